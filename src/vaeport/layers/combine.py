@@ -1,0 +1,213 @@
+"""The combinators that models are built from: `Chain`, `Add`, `SplitFirst`, `PerFrame`.
+
+They carry `step`, `length` and `needs` from the layers to the whole model, so a model states nothing about how it is run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaeport.layers.layer import TIME, Chunk, Interval, Layer, State
+
+
+class Chain(Layer):
+    """Layers one after the other. Named by keyword, or numbered; a layer given as None is left out.
+
+        Chain(norm=GroupNorm(64, 32), act=SiLU(), conv=Conv(64, 64, (3, 3)))
+    """
+
+    def __init__(self, *layers: Layer, **named: Layer | None) -> None:
+        super().__init__()
+        for name, layer in (*((str(i), layer) for i, layer in enumerate(layers)), *named.items()):
+            if layer is not None:
+                self.add_module(name, layer)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in the order in which they are applied."""
+        return tuple(self._modules.values())  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last layer's output."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
+        """Each layer's step on what the one before it released."""
+        states = state or (None,) * len(self.layers)
+        after = []
+        for layer, before in zip(self.layers, states, strict=True):
+            x, s = layer.step(x, before, last, axis)
+            after.append(s)
+        return x, tuple(after)
+
+    def length(self, n: int, axis: int) -> int:
+        """The last layer's length."""
+        for layer in self.layers:
+            n = layer.length(n, axis)
+        return n
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """The intervals composed from the last layer to the first."""
+        interval: Interval | None = outputs
+        for layer in reversed(self.layers):
+            interval = None if interval is None else layer.needs(interval, axis)
+        return interval
+
+
+class Add(Layer):
+    """y = main(x) + shortcut(x); in a stream the branch that is ahead waits for the other."""
+
+    def __init__(self, main: Layer, shortcut: Layer) -> None:
+        super().__init__()
+        self.main = main
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum; both branches give the same shape."""
+        y: Tensor = self.shortcut(x) + self.main(x)
+        return y
+
+    def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
+        """The sum of what both branches have released."""
+        main_state, shortcut_state, waiting = state or (None, None, (None, None))
+        main, main_state = self.main.step(x, main_state, last, axis)
+        shortcut, shortcut_state = self.shortcut.step(x, shortcut_state, last, axis)
+        (main, shortcut), waiting = _in_pairs((main, shortcut), waiting, axis)
+        y = None if main is None or shortcut is None else shortcut + main
+        return y, (main_state, shortcut_state, waiting)
+
+    def length(self, n: int, axis: int) -> int:
+        """Both branches have the same."""
+        return self.main.length(n, axis)
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """The hull of both branches."""
+        return _hull(self.main.needs(outputs, axis), self.shortcut.needs(outputs, axis))
+
+
+class SplitFirst(Layer):
+    """Frame 0 goes through `first`, the others through `rest`; outputs follow each other in time.
+
+    first   [B, C, 1, H, W] -> [B, D, 1, H, W]
+    rest    sees frames 1.. or, with `shared`, frame 0 too
+    """
+
+    def __init__(self, first: Layer, rest: Layer, *, shared: bool = False) -> None:
+        super().__init__()
+        self.first = first
+        self.rest = rest
+        self.skip = 0 if shared else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Frame 0 first, then what `rest` gives, which may be nothing."""
+        y: Tensor = self.first(x[:, :, :1])
+        if self.rest.length(x.shape[TIME] - self.skip, TIME) <= 0:
+            return y
+        return torch.cat((y, self.rest(x[:, :, self.skip :])), TIME)
+
+    def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
+        """In time: `first` on the very first frame, then `rest`. Along other axes: both, side by side."""
+        if x is None and state is None:
+            return None, None
+        if axis != TIME:
+            return self._step_across(x, state, last, axis)
+        head: Chunk = None
+        if x is not None and state is None:
+            head, x = self.first(x[:, :, :1]), x[:, :, self.skip :] if x.shape[TIME] > self.skip else None
+        y, rest = self.rest.step(x, None if state is None else state[0], last, axis)
+        return _joined(head, y), (rest,)
+
+    def _step_across(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
+        first, rest, waiting, has_rest = state or (None, None, (None, None), False)
+        if x is not None:
+            has_rest = self.rest.length(x.shape[TIME] - self.skip, TIME) > 0
+        y, first = self.first.step(None if x is None else x[:, :, :1], first, last, axis)
+        if has_rest:
+            z, rest = self.rest.step(None if x is None else x[:, :, self.skip :], rest, last, axis)
+            (y, z), waiting = _in_pairs((y, z), waiting, axis)
+            y = _joined(y, z)
+        return y, (first, rest, waiting, has_rest)
+
+    def length(self, n: int, axis: int) -> int:
+        """In time 1 + what `rest` gives; along other axes what `first` gives."""
+        if axis != TIME:
+            return self.first.length(n, axis)
+        return 0 if n < 1 else 1 + max(0, self.rest.length(n - self.skip, axis))
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """Output 0 needs frame 0; output k is output k-1 of `rest`."""
+        start, stop = outputs
+        if axis != TIME:
+            return _hull(self.first.needs(outputs, axis), self.rest.needs(outputs, axis))
+        if stop <= 1:
+            return 0, 1
+        rest = self.rest.needs((max(start, 1) - 1, stop - 1), axis)
+        if rest is None:
+            return None
+        # frames before `rest` begins are its own padding, not frame 0
+        shifted = (max(rest[0], 0) + self.skip, rest[1] + self.skip)
+        return _hull((0, 1), shifted) if start < 1 else shifted
+
+
+class PerFrame(Layer):
+    """A layer for images [N, C, H, W] applied to each frame of [B, C, T, H, W]."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> [B, D, T, H', W']."""
+        return _unfold(self.layer(_fold(x)), x.shape[0])
+
+    def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
+        """In time every frame is alone; along other axes the image layer's own step."""
+        if axis == TIME:
+            return (None if x is None else self(x)), None
+        batch, inner = state or (0, None)
+        batch = batch if x is None else x.shape[0]
+        y, inner = self.layer.step(None if x is None else _fold(x), inner, last, axis)
+        return (None if y is None else _unfold(y, batch)), (batch, inner)
+
+    def length(self, n: int, axis: int) -> int:
+        """As many frames out as in; along other axes the image layer's."""
+        return n if axis == TIME else self.layer.length(n, axis)
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """A frame needs itself; along other axes what the image layer needs."""
+        return outputs if axis == TIME else self.layer.needs(outputs, axis)
+
+
+def _fold(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def _unfold(x: Tensor, batch: int) -> Tensor:
+    return x.view(batch, -1, *x.shape[1:]).transpose(1, 2)
+
+
+def _hull(a: Interval | None, b: Interval | None) -> Interval | None:
+    return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
+
+
+def _joined(a: Chunk, b: Chunk) -> Chunk:
+    if a is None or b is None:
+        return b if a is None else a
+    return torch.cat((a, b), TIME)
+
+
+def _in_pairs(new: tuple[Chunk, Chunk], waiting: tuple[Chunk, Chunk], axis: int) -> tuple[tuple[Chunk, Chunk], tuple[Chunk, Chunk]]:
+    """The positions that both sides have by now, and what each side has beyond them."""
+    a, b = (
+        fresh if old is None else old if fresh is None else torch.cat((old, fresh), axis)
+        for fresh, old in zip(new, waiting, strict=True)
+    )
+    if a is None or b is None:
+        return (None, None), (a, b)
+    n = min(a.shape[axis], b.shape[axis])
+    ready = (a.narrow(axis, 0, n), b.narrow(axis, 0, n))
+    left = tuple(t.narrow(axis, n, t.shape[axis] - n) if t.shape[axis] > n else None for t in (a, b))
+    return ready, (left[0], left[1])

@@ -1,0 +1,101 @@
+"""What every layer states about itself, so that it can be run whole, in a stream, in bands or in shards.
+
+A layer is a function of a tensor `[B, C, *axes]`. Along each of its axes it states
+
+    length(n, axis)             how many outputs n inputs give
+    needs((a, b), axis)         which inputs the outputs a..b-1 depend on; None means all of them
+    step(x, state, last, axis)  the same function, fed piece by piece: `-> (y, state)`
+
+State goes in and comes out; a layer stores nothing in itself. `state is None` means that nothing has arrived yet, so the
+layer is at its origin and applies its edge rule there. Pieces are `None` when empty: a piece that is too short to yield
+an output gives `None`, and `x=None` with `last=True` flushes what is still buffered. Streamed equals whole, for any
+cutting into pieces.
+
+Axes are counted from the end, so that they keep their number when frames are folded into the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TIME, HEIGHT, WIDTH, SAMPLES = -3, -2, -1, -1
+
+Chunk = Tensor | None
+State = Any
+Interval = tuple[int, int]
+
+
+class Layer(nn.Module):
+    """A layer that treats every position alike and alone; layers that look around override what differs."""
+
+    def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
+        """The outputs that become known with the piece `x`, and the state for the next piece."""
+        return (None if x is None else self(x)), None
+
+    def length(self, n: int, axis: int) -> int:
+        """Number of outputs along `axis` for `n` inputs."""
+        return n
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """Inputs `[start, stop)` that `outputs` depend on, not clipped to the tensor; None: all inputs."""
+        return outputs
+
+
+class Identity(Layer):
+    """y = x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, returned as it is."""
+        return x
+
+
+class Barrier(Layer):
+    """A layer whose every output depends on all inputs (a norm or attention over the axis): it waits for the last piece."""
+
+    def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
+        """Collects pieces; the last one releases the whole."""
+        pieces: tuple[Tensor, ...] = (state or ()) if x is None else (*(state or ()), x)
+        if not last or not pieces:
+            return None, pieces
+        return self(pieces[0] if len(pieces) == 1 else torch.cat(pieces, axis)), None
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """All inputs."""
+        return None
+
+
+def stream(layer: Layer, pieces: Iterable[Tensor], axis: int) -> Iterator[Tensor]:
+    """Feeds `pieces` (cut along `axis`) to `layer` and yields its outputs as soon as they are known."""
+    state: State = None
+    for piece in pieces:
+        y, state = layer.step(piece, state, False, axis)
+        if y is not None:
+            yield y
+    y, _ = layer.step(None, state, True, axis)
+    if y is not None:
+        yield y
+
+
+def run_in_pieces(layer: Layer, x: Tensor, axis: int, first: int, rest: int) -> Tensor:
+    """`layer(x)` computed from pieces of `first`, then `rest` positions along `axis`, written into one output tensor."""
+    n = x.shape[axis]
+    bounds = [0, *range(min(first, n), n, rest), n]
+    pieces = (x.narrow(axis, a, b - a) for a, b in zip(bounds, bounds[1:], strict=False) if b > a)
+    out: Tensor | None = None
+    filled = 0
+    for y in stream(layer, pieces, axis):
+        if out is None:
+            shape = list(y.shape)
+            shape[axis] = layer.length(n, axis)
+            if shape[axis] == y.shape[axis]:
+                return y
+            out = y.new_empty(shape)
+        out.narrow(axis, filled, y.shape[axis]).copy_(y)
+        filled += y.shape[axis]
+    if out is None or filled != out.shape[axis]:
+        raise RuntimeError(f"{type(layer).__name__} gave {filled} outputs for {n} inputs, not {layer.length(n, axis)}")
+    return out

@@ -1,0 +1,30 @@
+"""The affine map between a VAE's latents and those that its diffusion model sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class LatentNormalizer:
+    """normalize(z) = (z - shift) * scale, denormalize(z) = z / scale + shift, one number or one per channel."""
+
+    def __init__(self, shift: float | Sequence[float] = 0.0, scale: float | Sequence[float] = 1.0) -> None:
+        self.shift, self.scale = shift, scale
+
+    def normalize(self, z: Tensor) -> Tensor:
+        """[B, Z, ...] as the VAE gives it -> as the diffusion model takes it."""
+        shift, scale = self._like(z)
+        return (z - shift) * scale
+
+    def denormalize(self, z: Tensor) -> Tensor:
+        """[B, Z, ...] as the diffusion model gives it -> as the VAE's decoder takes it."""
+        shift, scale = self._like(z)
+        return z / scale + shift
+
+    def _like(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        values = (torch.as_tensor(v, dtype=z.dtype, device=z.device) for v in (self.shift, self.scale))
+        shift, scale = (v.view(-1, *(1,) * (z.dim() - 2)) if v.dim() else v for v in values)
+        return shift, scale

@@ -1,0 +1,59 @@
+"""Parameter-free changes of resolution."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaeport.layers.layer import HEIGHT, TIME, Interval, Layer
+
+
+class NearestUpsample(Layer):
+    """Every pixel of [B, C, H, W] becomes `factor` x `factor` pixels."""
+
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, factor * H, factor * W]."""
+        return F.interpolate(x, scale_factor=float(self.factor), mode="nearest")
+
+    def length(self, n: int, axis: int) -> int:
+        """factor * n."""
+        return n * self._rate(axis)
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """The pixels that are repeated."""
+        return _repeated(outputs, self._rate(axis))
+
+    def _rate(self, axis: int) -> int:
+        return self.factor if axis >= HEIGHT else 1
+
+
+class ChannelsToTime(Layer):
+    """[B, factor * C, T, H, W] -> [B, C, factor * T, H, W]: the i-th C channels are frame i of each group of frames."""
+
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        b, c, t, h, w = x.shape
+        return x.view(b, self.factor, c // self.factor, t, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b, -1, t * self.factor, h, w)
+
+    def length(self, n: int, axis: int) -> int:
+        """factor * n frames."""
+        return n * self._rate(axis)
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """The frames whose channels are spread out."""
+        return _repeated(outputs, self._rate(axis))
+
+    def _rate(self, axis: int) -> int:
+        return self.factor if axis == TIME else 1
+
+
+def _repeated(outputs: Interval, rate: int) -> Interval:
+    return outputs[0] // rate, -(-outputs[1] // rate)

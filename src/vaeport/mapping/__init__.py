@@ -1,0 +1,6 @@
+"""How weights of a foreign layout become native weights and back: rules as data, and the program that carries them out."""
+
+from vaeport.mapping.plan import Plan, plan
+from vaeport.mapping.rules import Drop, DtypeNote, Fuse, Layout, Rule, Units
+
+__all__ = ["Drop", "DtypeNote", "Fuse", "Layout", "Plan", "Rule", "Units", "plan"]

@@ -1,0 +1,200 @@
+"""`VAE`: what all models share. A model file adds its arch config, its encoder and decoder tables, and its contract."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from vaeport.configs import LatentContract, VAEArchConfig, VAEConfig
+from vaeport.errors import InputError
+from vaeport.layers import SAMPLES, TIME, DiagonalGaussian, LatentNormalizer, Layer, SoftplusGaussian, run_in_pieces, stream
+
+_POSTERIORS = {"gaussian-logvar": DiagonalGaussian, "gaussian-softplus": SoftplusGaussian}
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """`latent_dist`: the posterior, with `.mode()` and `.sample(generator)`."""
+
+    latent_dist: DiagonalGaussian
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """`sample`: [B, C, *axes] in the contract's value range."""
+
+    sample: Tensor
+
+
+class VAE(nn.Module):
+    """A pair of layers between media and latents.
+
+    encoder     [B, C, *axes] -> moments [B, 2Z, *latent axes]; None if not loaded
+    decoder     [B, Z, *latent axes] -> [B, C, *axes] before the contract's clamp; None if not loaded
+    """
+
+    arch_class: ClassVar[type[VAEArchConfig]]
+    config_class: ClassVar[type[VAEConfig]]
+    variants: ClassVar[dict[str, VAEArchConfig]]
+    """Published configurations by name."""
+    encode_pieces: ClassVar[tuple[int, int] | None] = None
+    decode_pieces: ClassVar[tuple[int, int] | None] = None
+    """Length of the first and of every other piece in which `encode` and `decode` run; None: in one."""
+
+    def __init__(self, arch: VAEArchConfig, config: VAEConfig | None = None) -> None:
+        super().__init__()
+        self.arch = arch
+        self.config = config or self.config_class()
+        self.contract = self.contract_of(arch)
+        self.normalizer = LatentNormalizer(self.contract.shift, self.contract.scale)
+        self.encoder = self.encoder_of(arch) if self.config.load_encoder else None
+        self.decoder = self.decoder_of(arch) if self.config.load_decoder else None
+
+    @staticmethod
+    def encoder_of(arch: Any) -> Layer:
+        """The encoder's table."""
+        raise NotImplementedError
+
+    @staticmethod
+    def decoder_of(arch: Any) -> Layer:
+        """The decoder's table."""
+        raise NotImplementedError
+
+    @staticmethod
+    def contract_of(arch: Any) -> LatentContract:
+        """The latent contract of an architecture's constants."""
+        raise NotImplementedError
+
+    @overload
+    def encode(self, x: Tensor, return_dict: Literal[True] = True) -> EncoderOutput: ...
+    @overload
+    def encode(self, x: Tensor, return_dict: Literal[False]) -> tuple[DiagonalGaussian]: ...
+    def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[DiagonalGaussian]:
+        """[B, C, *axes] -> posterior over latents as the family publishes them (not normalised).
+
+        Lengths that break an axis' rule lose what is over the last legal length, as in the published code.
+        InputError for a wrong rank, channel count, dtype, or an axis too short for one latent.
+        """
+        encoder = self._half("encoder")
+        self._check(x, self.contract.channels, [(a.name, a.padded(1)) for a in self.contract.axes])
+        posterior = self._posterior(self._run(encoder, x, self.encode_pieces))
+        return EncoderOutput(posterior) if return_dict else (posterior,)
+
+    @overload
+    def decode(self, z: Tensor, return_dict: Literal[True] = True) -> DecoderOutput: ...
+    @overload
+    def decode(self, z: Tensor, return_dict: Literal[False]) -> tuple[Tensor]: ...
+    def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+        """[B, Z, *latent axes] (not normalised) -> media [B, C, *axes], clamped if the contract says so.
+
+        InputError for a wrong rank, channel count or dtype.
+        """
+        decoder = self._half("decoder")
+        self._check(z, self.contract.latent_channels, [(a.name, 1) for a in self.contract.axes])
+        sample = self._clamped(self._run(decoder, z, self.decode_pieces))
+        return DecoderOutput(sample) if return_dict else (sample,)
+
+    def stream_encode(self, pieces: Iterable[Tensor]) -> Iterator[DiagonalGaussian]:
+        """As `encode`, from pieces along time or samples; memory does not grow with the length.
+
+        The posteriors concatenate to that of the whole, however the input is cut.
+        """
+        minimum = [(a.name, 1 if i == 0 else a.padded(1)) for i, a in enumerate(self.contract.axes)]
+        checked = (self._check(piece, self.contract.channels, minimum) for piece in pieces)
+        for moments in stream(self._half("encoder"), checked, self._stream_axis()):
+            yield self._posterior(moments)
+
+    def stream_decode(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """As `decode`, from pieces along time or samples; the outputs concatenate to that of the whole."""
+        minimum = [(a.name, 1) for a in self.contract.axes]
+        checked = (self._check(piece, self.contract.latent_channels, minimum) for piece in pieces)
+        for sample in stream(self._half("decoder"), checked, self._stream_axis()):
+            yield self._clamped(sample)
+
+    def forward(self, x: Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None) -> DecoderOutput:
+        """The round trip through the posterior's mode, or a sample of it."""
+        posterior = self.encode(x).latent_dist
+        return self.decode(posterior.sample(generator) if sample_posterior else posterior.mode())
+
+    def normalize(self, z: Tensor) -> Tensor:
+        """Latents as `encode` gives them -> as the diffusion model takes them."""
+        return self.normalizer.normalize(z)
+
+    def denormalize(self, z: Tensor) -> Tensor:
+        """Latents as the diffusion model gives them -> as `decode` takes them."""
+        return self.normalizer.denormalize(z)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    def save(self, folder: str | Path, *, max_shard_size: int | str = "10GB", variant: str | None = None) -> tuple[Path, ...]:
+        """Writes a component folder in the Diffusers layout, sharded when larger than `max_shard_size`."""
+        from vaeport.runtime.load import save
+
+        return save(self, folder, max_shard_size=max_shard_size, variant=variant)
+
+    def weights_hash(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of all weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _half(self, name: str) -> Layer:
+        half = getattr(self, name)
+        if half is None:
+            raise InputError(f"this VAE was loaded without its {name}", fix=f"load it with load_{name}=True")
+        assert isinstance(half, Layer)
+        return half
+
+    def _stream_axis(self) -> int:
+        if self.contract.modality == "image":
+            raise InputError("an image VAE has no axis to stream along", fix="use encode and decode")
+        return TIME if self.contract.modality == "video" else SAMPLES
+
+    def _run(self, half: Layer, x: Tensor, pieces: tuple[int, int] | None) -> Tensor:
+        if pieces is None:
+            y: Tensor = half(x)
+            return y
+        return run_in_pieces(half, x, self._stream_axis(), *pieces)
+
+    def _posterior(self, moments: Tensor) -> DiagonalGaussian:
+        return _POSTERIORS[self.contract.posterior](moments)
+
+    def _clamped(self, x: Tensor) -> Tensor:
+        return x if self.contract.clamp is None else x.clamp(*self.contract.clamp)
+
+    def _check(self, x: Tensor, channels: int, minimum: list[tuple[str, int]]) -> Tensor:
+        name, layout = type(self).__name__, self.contract.layout
+        if x.dim() != 2 + len(minimum):
+            raise InputError(f"{name} takes {layout}", expected=f"{2 + len(minimum)} axes", found=list(x.shape))
+        if not x.is_floating_point():
+            low, high = self.contract.value_range
+            fix = f"scale it to [{low:g}, {high:g}] and convert it to {self.dtype}"
+            raise InputError(f"{name} takes floating-point tensors", expected=self.dtype, found=x.dtype, fix=fix)
+        if x.dtype != self.dtype:
+            raise InputError("input and weights differ in type", expected=self.dtype, found=x.dtype, fix="x.to(vae.dtype)")
+        if x.device != self.device:
+            raise InputError("input and weights are on different devices", expected=self.device, found=x.device)
+        if x.shape[0] < 1:
+            raise InputError(f"{name} takes {layout}", where="axis batch", expected="at least 1", found=0)
+        if x.shape[1] != channels:
+            raise InputError(f"{name} takes {layout}", where="axis C", expected=channels, found=list(x.shape))
+        for (axis, least), n in zip(minimum, x.shape[2:], strict=True):
+            if n < least:
+                raise InputError(f"{name}: the input is too short", where=f"axis {axis}", expected=f"at least {least}", found=n)
+        return x

@@ -1,0 +1,1 @@
+"""The maps: published key layouts <-> native keys, as data. Same file names as in `models`."""

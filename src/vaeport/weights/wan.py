@@ -1,0 +1,102 @@
+"""Key layouts of Wan 2.1: Diffusers, and the official `Wan2.1_VAE.pth`, whose blocks lie in one flat list."""
+
+from vaeport.mapping.rules import DtypeNote, Layout, Rule, Units
+
+_VIDEO_GAIN = Units(trail=3)
+_IMAGE_GAIN = Units(trail=2)
+_MATRIX = Units(trail=2)
+
+
+def _residual(native: str, foreign: str, names: dict[str, str]) -> tuple[Rule, ...]:
+    norm1, conv1, norm2, conv2, shortcut = names.values()
+    return (
+        Rule(f"{native}.main.norm1.gain", f"{foreign}.{norm1}.gamma", _VIDEO_GAIN),
+        Rule(f"{native}.main.conv1.{{rest*}}", f"{foreign}.{conv1}.{{rest}}"),
+        Rule(f"{native}.main.norm2.gain", f"{foreign}.{norm2}.gamma", _VIDEO_GAIN),
+        Rule(f"{native}.main.conv2.{{rest*}}", f"{foreign}.{conv2}.{{rest}}"),
+        Rule(f"{native}.shortcut.{{rest*}}", f"{foreign}.{shortcut}.{{rest}}"),
+    )
+
+
+def _attention(native: str, foreign: str) -> tuple[Rule, ...]:
+    inner = f"{native}.layer.main"
+    return (
+        Rule(f"{inner}.norm.gain", f"{foreign}.norm.gamma", _IMAGE_GAIN),
+        Rule(f"{inner}.attention.qkv.weight", f"{foreign}.to_qkv.weight", _MATRIX),
+        Rule(f"{inner}.attention.qkv.bias", f"{foreign}.to_qkv.bias"),
+        Rule(f"{inner}.attention.proj.weight", f"{foreign}.proj.weight", _MATRIX),
+        Rule(f"{inner}.attention.proj.bias", f"{foreign}.proj.bias"),
+    )
+
+
+def _resample(foreign_down: str, foreign_up: str) -> tuple[Rule, ...]:
+    down, up = "encoder.levels.{i}.resample", "decoder.levels.{i}.resample"
+    return (
+        Rule(f"{down}.space.layer.{{rest*}}", f"{foreign_down}.resample.1.{{rest}}"),
+        Rule(f"{down}.time.rest.{{rest*}}", f"{foreign_down}.time_conv.{{rest}}"),
+        Rule(f"{up}.time.rest.conv.{{rest*}}", f"{foreign_up}.time_conv.{{rest}}"),
+        Rule(f"{up}.space.layer.conv.{{rest*}}", f"{foreign_up}.resample.1.{{rest}}"),
+    )
+
+
+def _ends(half: str, conv_in: str, norm_out: str, conv_out: str) -> tuple[Rule, ...]:
+    return (
+        Rule(f"{half}.conv_in.{{rest*}}", f"{half}.{conv_in}.{{rest}}"),
+        Rule(f"{half}.norm_out.gain", f"{half}.{norm_out}.gamma", _VIDEO_GAIN),
+        Rule(f"{half}.conv_out.{{rest*}}", f"{half}.{conv_out}.{{rest}}"),
+    )
+
+
+_DIFFUSERS_NAMES = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "shortcut": "conv_shortcut"}
+_OFFICIAL_NAMES = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6", "shortcut": "shortcut"}
+
+_NEAREST = DtypeNote(
+    r".*\.space\.layer\.nearest",
+    "the reference widens to float32 around nearest upsampling, which only copies values",
+)
+
+DIFFUSERS = Layout(
+    name="diffusers",
+    rules=(
+        Rule("encoder.quant_conv.{rest*}", "quant_conv.{rest}"),
+        Rule("decoder.post_quant_conv.{rest*}", "post_quant_conv.{rest}"),
+        *_residual("encoder.levels.{i}.blocks.{j}", "encoder.down_blocks.{3*i+j}", _DIFFUSERS_NAMES),
+        *_residual("decoder.levels.{i}.blocks.{j}", "decoder.up_blocks.{i}.resnets.{j}", _DIFFUSERS_NAMES),
+        *_resample("encoder.down_blocks.{3*i+2}", "decoder.up_blocks.{i}.upsamplers.0"),
+        *(
+            rule
+            for half in ("encoder", "decoder")
+            for rule in (
+                *_ends(half, "conv_in", "norm_out", "conv_out"),
+                *_residual(f"{half}.middle.block1", f"{half}.mid_block.resnets.0", _DIFFUSERS_NAMES),
+                *_attention(f"{half}.middle.attention", f"{half}.mid_block.attentions.0"),
+                *_residual(f"{half}.middle.block2", f"{half}.mid_block.resnets.1", _DIFFUSERS_NAMES),
+            )
+        ),
+    ),
+    dtype_notes=(_NEAREST,),
+)
+
+OFFICIAL = Layout(
+    name="wan-official",
+    rules=(
+        Rule("encoder.quant_conv.{rest*}", "conv1.{rest}"),
+        Rule("decoder.post_quant_conv.{rest*}", "conv2.{rest}"),
+        *_residual("encoder.levels.{i}.blocks.{j}", "encoder.downsamples.{3*i+j}", _OFFICIAL_NAMES),
+        *_residual("decoder.levels.{i}.blocks.{j}", "decoder.upsamples.{4*i+j}", _OFFICIAL_NAMES),
+        *_resample("encoder.downsamples.{3*i+2}", "decoder.upsamples.{4*i+3}"),
+        *(
+            rule
+            for half in ("encoder", "decoder")
+            for rule in (
+                *_ends(half, "conv1", "head.0", "head.2"),
+                *_residual(f"{half}.middle.block1", f"{half}.middle.0", _OFFICIAL_NAMES),
+                *_attention(f"{half}.middle.attention", f"{half}.middle.1"),
+                *_residual(f"{half}.middle.block2", f"{half}.middle.2", _OFFICIAL_NAMES),
+            )
+        ),
+    ),
+    dtype_notes=(_NEAREST,),
+)
+
+LAYOUTS = (DIFFUSERS, OFFICIAL)
