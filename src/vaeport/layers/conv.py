@@ -116,20 +116,22 @@ class Conv(Layer):
         buffer = torch.cat(parts, axis) if len(parts) > 1 else parts[0]
         if before or after:
             buffer = F.pad(buffer, [0, 0] * (-axis - 1) + [before, after])
-        n = window.count(buffer.shape[axis])
+        size = buffer.shape[axis]
+        # a stride wider than its window waits for the inputs in between, so that the next window starts in the buffer
+        n = window.count(size if last else size - max(0, window.stride - window.span))
         if n == 0:
             return None, (buffer, weight)
         pad = tuple((0, 0) if i == len(self.pad) + axis else p for i, p in enumerate(self.pad))
-        y = self._convolve(buffer, weight, pad)
+        y = self._convolve(buffer.narrow(axis, 0, (n - 1) * window.stride + window.span), weight, pad)
         # a clone, since a view would keep the whole buffer alive
-        used = n * window.stride
-        rest = buffer.narrow(axis, used, buffer.shape[axis] - used).clone()
+        used = min(n * window.stride, size)
+        rest = buffer.narrow(axis, used, size - used).clone()
         return y, (rest, weight)
 
     def length(self, n: int, axis: int) -> int:
-        """floor((n + before + after - span) / stride) + 1, and never negative."""
+        """floor((n + before + after - span) / stride) + 1, never negative, and 0 for no input."""
         window = self.window(axis)
-        return window.count(n + window.before + window.after)
+        return window.count(n + window.before + window.after) if n > 0 else 0
 
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
         """The inputs under the windows."""

@@ -47,7 +47,7 @@ class WeightNormConvTranspose1d(Layer):
         Inputs below `n` settle the outputs below `n * stride - crop`; the flush adds the tail, less its crop.
         """
         history, weight = state or (None, None)
-        if x is None and (not last or history is None):
+        if x is None and (not last or history is None or history.shape[axis] == 0):
             return None, state
         if weight is None:
             weight = self.kernel_weight()

@@ -51,7 +51,7 @@ _DIFFUSERS_NAMES = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2
 _OFFICIAL_NAMES = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6", "shortcut": "shortcut"}
 
 _NEAREST = DtypeNote(
-    r".*\.space\.layer\.nearest",
+    "free upsample",
     "the reference widens to float32 around nearest upsampling, which only copies values",
 )
 

@@ -1,0 +1,29 @@
+"""The command line: one file per verb, thin over the library.
+
+Data goes to stdout, progress and errors to stderr. Exit codes: 0 pass, 1 a proof or check failed, 2 usage or bad input,
+3 something outside is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from vaeport.cli import decode, demo, encode, inspect, models, prove
+from vaeport.errors import VaeportError
+
+app = typer.Typer(name="vaeport", help="Run, check and port VAEs of diffusion models.", no_args_is_help=True, add_completion=False)
+for verb in (inspect, encode, decode, prove, models, demo):
+    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+
+
+def main() -> None:
+    """Runs the command line; errors of vaeport print their four parts and set the exit code."""
+    try:
+        app()
+    except VaeportError as error:
+        print(f"vaeport: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)

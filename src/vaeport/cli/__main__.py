@@ -1,0 +1,5 @@
+"""`python -m vaeport.cli`."""
+
+from vaeport.cli import main
+
+main()

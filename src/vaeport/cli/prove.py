@@ -1,0 +1,57 @@
+"""`vaeport prove`: is the native VAE the same function as a reference?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def command(
+    reference: Annotated[str, typer.Option(help="Import path of the reference, e.g. diffusers:AutoencoderKL.")],
+    native: Annotated[str, typer.Option(help="Native name, e.g. autoencoder_kl, or an import path package.module:Class.")],
+    variant: Annotated[str | None, typer.Option(help="Published configuration of the native model, e.g. flux1.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A config.json instead of --variant.")] = None,
+    reference_args: Annotated[str | None, typer.Option(help="Constructor arguments of the reference as JSON.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="File with build, encode, decode or normalize for the reference.")] = None,
+    reference_python: Annotated[str | None, typer.Option(help="Interpreter of the environment that has the reference.")] = None,
+    capture: Annotated[Path | None, typer.Option(help="Folder that keeps the reference's captures for later runs.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weight file or folder; otherwise weights are drawn from --seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of drawn weights and inputs.")] = 0,
+    dtypes: Annotated[str, typer.Option(help="Types for gates P and D.")] = "float32,bfloat16",
+    device: Annotated[str, typer.Option(help="Device for both sides.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole verdict as JSON.")] = False,
+) -> None:
+    """Prove that a native VAE equals its reference: gates S (same function), P (same precision), D (same types)."""
+    from vaeport.proof.setup import prove
+
+    verdict = prove(
+        reference=reference,
+        native=native,
+        variant=variant,
+        config=config,
+        reference_args=_object(reference_args),
+        adapter=adapter,
+        reference_python=reference_python,
+        capture=capture,
+        weights=weights,
+        seed=seed,
+        dtypes=tuple(dtypes.split(",")),
+        device=device,
+    )
+    print(json.dumps(verdict.to_json(), indent=2) if as_json else "\n".join(verdict.lines()))
+    raise typer.Exit(0 if verdict else 1)
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"--reference-args is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise typer.BadParameter("--reference-args must be a JSON object")
+    return value

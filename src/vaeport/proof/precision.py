@@ -1,0 +1,156 @@
+"""Dispatch modes around a run: float64 throughout for the truth, and what was seen on the way."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+_CLAMPS = ("clamp", "clamp_", "hardtanh", "hardtanh_")
+_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+
+
+class NotFloat64Error(Exception):
+    """A floating-point tensor of another type appeared in a float64 run."""
+
+
+class Float64Mode(TorchDispatchMode):
+    """Rewrites every request for another floating type to float64, and refuses other floating tensors of several elements.
+
+    promoted    "file:line" of each cast that was rewritten
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.promoted: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one operation."""
+        kwargs = dict(kwargs or {})
+        asked = kwargs.get("dtype")
+        if asked is not None and asked.is_floating_point and asked != torch.float64:
+            kwargs["dtype"] = torch.float64
+            self.promoted.add(_place())
+        out = func(*args, **kwargs)
+        for value in tree_iter(out):
+            if (
+                isinstance(value, Tensor)
+                and value.is_floating_point()
+                and value.dtype != torch.float64
+                and value.numel() > 1
+            ):
+                raise NotFloat64Error(f"{func} gave {value.dtype} {list(value.shape)} at {_place()}")
+        return out
+
+
+def _place() -> str:
+    """file:line of the innermost frame outside torch and this file."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and ("/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == __file__):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class ClampTap(TorchDispatchMode):
+    """Remembers what the last clamp of floating tensors saw; `before` is None if there was none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one operation."""
+        if func.overloadpacket.__name__ in _CLAMPS and args[0].is_floating_point():
+            self.before.append(args[0].detach().clone())
+        return func(*args, **(kwargs or {}))
+
+    def raw(self, out: Tensor) -> Tensor:
+        """`out` before its clamp: what was seen of its size and clamps to it, else `out` itself."""
+        for seen in reversed(self.before):
+            if seen.shape == out.shape and torch.equal(seen.clamp(-1, 1).to(out.dtype), out):
+                return seen
+        return out
+
+
+@dataclass
+class Health:
+    """What tells a case that can fail from one that hides faults.
+
+    rms         module path -> rms of its outputs, lowest and highest
+    entropy     of each attention, as a share of log N (lowest, highest); None without attention
+    """
+
+    rms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    entropy: tuple[float, float] | None = None
+
+    def saw_entropy(self, weights: Tensor) -> None:
+        """Attention weights [..., queries, keys]; one key alone says nothing."""
+        if weights.shape[-1] < 2:
+            return
+        share = (
+            -(weights * weights.clamp_min(1e-300).log()).sum(-1).mean().item()
+            / torch.tensor(float(weights.shape[-1])).log().item()
+        )
+        low, high = self.entropy or (share, share)
+        self.entropy = min(low, share), max(high, share)
+
+    def saw_output(self, name: str, y: Tensor) -> None:
+        """An output of the module called `name`."""
+        if y.numel():
+            value = y.detach().double().pow(2).mean().sqrt().item()
+            low, high = self.rms.get(name, (value, value))
+            self.rms[name] = min(low, value), max(high, value)
+
+
+class _EntropyMode(TorchFunctionMode):
+    def __init__(self, health: Health) -> None:
+        super().__init__()
+        self.health = health
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is F.scaled_dot_product_attention:
+            q, k = args[0], args[1]
+            self.health.saw_entropy(((q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5).softmax(-1))
+        elif func in _SOFTMAX and isinstance(out, Tensor):
+            self.health.saw_entropy(out)
+        return out
+
+
+class watched(AbstractContextManager[Health]):  # noqa: N801
+    """Records the health of a run: activations of every module without children, and attention entropies."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.health = Health()
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Health:
+        for name, child in self.module.named_modules():
+            if next(child.children(), None) is None:
+                handle = child.register_forward_hook(self._hook(name))
+                self.stack.callback(handle.remove)
+        self.stack.enter_context(_EntropyMode(self.health))
+        return self.health
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stack.close()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, out: Any) -> None:
+            if isinstance(out, Tensor):
+                self.health.saw_output(name, out)
+
+        return hook

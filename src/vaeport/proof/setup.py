@@ -1,0 +1,88 @@
+"""From names to a proof: what `vaeport prove` and the tests call."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaeport.configs import VAEArchConfig
+from vaeport.errors import ConfigError, ProofError
+from vaeport.mapping import Layout
+from vaeport.proof.adapters import import_object
+from vaeport.proof.prove import DTYPES, Proof
+from vaeport.proof.remote import RemoteSide
+from vaeport.proof.sides import NativeSide, ReferenceSide, Side
+from vaeport.proof.verdict import Verdict
+from vaeport.registry import ModelRegistry, checked
+from vaeport.runtime.load import load
+from vaeport.vae import VAE
+
+
+def prove(
+    *,
+    reference: str,
+    native: str,
+    variant: str | None = None,
+    config: Path | None = None,
+    reference_args: Mapping[str, Any] | None = None,
+    adapter: Path | None = None,
+    reference_python: str | None = None,
+    capture: Path | None = None,
+    weights: Path | None = None,
+    seed: int = 0,
+    dtypes: Sequence[str] = ("float32", "bfloat16"),
+    device: str = "cpu",
+) -> Verdict:
+    """Sets up both sides and carries out the proof.
+
+    reference       "package.module:Class"; built with reference_args, by default the native model's published config
+    native          native name or "package.module:Class"
+    variant         published configuration; the only one, if there is but one
+    capture         folder that keeps the reference's outputs; they are read again if weights and inputs are the same
+
+    Raises ProofError or ConfigError if the proof cannot be set up; a proof that fails is a false verdict.
+    """
+    for name in dtypes:
+        if name not in DTYPES:
+            raise ProofError(f"no gate P for `{name}`", expected=f"one of {', '.join(DTYPES)}")
+    model, layouts = _native(native)
+    arch = _arch(model, variant, config)
+    arguments = arch.to_published() if reference_args is None else dict(reference_args)
+    file = None if adapter is None else str(adapter)
+    side: Side
+    if reference_python is None and capture is None:
+        side = ReferenceSide(reference, arguments, file, device)
+    else:
+        side = RemoteSide(reference, arguments, file, reference_python, capture)
+    label = f"{native} {variant}" if variant else native
+    opened = NativeSide(label, lambda: model(arch), lambda path: load(path, device=device), device)
+    return Proof(side, opened, layouts, seed=seed, weights=weights, dtypes=dtypes).run()
+
+
+def _native(name: str) -> tuple[type[VAE], Sequence[Layout]]:
+    if ":" not in name:
+        registration = ModelRegistry.find(name)
+        return registration.model, registration.layouts
+    model = checked(import_object(name))
+    module = model.__module__.replace(".models.", ".weights.")
+    try:
+        return model, importlib.import_module(module).LAYOUTS
+    except (ImportError, AttributeError) as error:
+        raise ProofError("the native model has no weight map", where=module, fix="write it, with the model's file name") from error
+
+
+def _arch(model: type[VAE], variant: str | None, config: Path | None) -> VAEArchConfig:
+    if config is not None:
+        return model.arch_class.from_published(json.loads(config.read_text()))
+    if variant is None and len(model.variants) == 1:
+        return next(iter(model.variants.values()))
+    if variant not in model.variants:
+        raise ConfigError(
+            f"{model.__name__} has no configuration `{variant}`" if variant else f"{model.__name__} has several configurations",
+            expected=f"one of {', '.join(model.variants)}",
+            fix="name it with --variant, or give a --config file",
+        )
+    return model.variants[variant]
