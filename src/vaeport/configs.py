@@ -57,6 +57,10 @@ class VAEArchConfig:
                     expected=hints[name],
                     found=repr(value),
                 )
+            if not _is_positive(values[name], hints[name]):
+                raise ConfigError(
+                    f"`{key}` must be positive", where=f"config.json of {cls.class_names[0]}", found=repr(value)
+                )
         missing = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING and f.name not in values]
         if missing:
             raise ConfigError(f"config.json of {cls.class_names[0]} lacks {', '.join(missing)}")
@@ -98,6 +102,16 @@ def _is_a(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def _is_positive(value: Any, hint: Any) -> bool:
+    """Whole numbers are sizes and counts, so at least 1, and a list has at least one of them."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_a(value, arg) and _is_positive(value, arg) for arg in args)
+    if origin is tuple:
+        return args[0] is not int or (value != () and min(value) > 0)
+    return hint is not int or value > 0
 
 
 @dataclass(kw_only=True)

@@ -15,6 +15,8 @@ from vaeport.configs import LatentContract, VAEArchConfig, VAEConfig
 from vaeport.errors import InputError
 from vaeport.layers import SAMPLES, TIME, DiagonalGaussian, LatentNormalizer, Layer, SoftplusGaussian, run_in_pieces, stream
 
+Minimum = list[tuple[str, int]]
+"""Least length of each axis, by name."""
 _POSTERIORS = {"gaussian-logvar": DiagonalGaussian, "gaussian-softplus": SoftplusGaussian}
 
 
@@ -103,19 +105,16 @@ class VAE(nn.Module):
     def stream_encode(self, pieces: Iterable[Tensor]) -> Iterator[DiagonalGaussian]:
         """As `encode`, from pieces along time or samples; memory does not grow with the length.
 
-        The posteriors concatenate to that of the whole, however the input is cut.
+        The posteriors concatenate to that of the whole, however the input is cut; pieces of length 0 are welcome.
+        InputError as for `encode`, and for pieces that do not fit together.
         """
-        minimum = [(a.name, 1 if i == 0 else a.padded(1)) for i, a in enumerate(self.contract.axes)]
-        checked = (self._check(piece, self.contract.channels, minimum) for piece in pieces)
-        for moments in stream(self._half("encoder"), checked, self._stream_axis()):
-            yield self._posterior(moments)
+        minimum = [(a.name, a.padded(1)) for a in self.contract.axes]
+        return map(self._posterior, self._stream("encoder", pieces, self.contract.channels, minimum))
 
     def stream_decode(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """As `decode`, from pieces along time or samples; the outputs concatenate to that of the whole."""
         minimum = [(a.name, 1) for a in self.contract.axes]
-        checked = (self._check(piece, self.contract.latent_channels, minimum) for piece in pieces)
-        for sample in stream(self._half("decoder"), checked, self._stream_axis()):
-            yield self._clamped(sample)
+        return map(self._clamped, self._stream("decoder", pieces, self.contract.latent_channels, minimum))
 
     def forward(self, x: Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None) -> DecoderOutput:
         """The round trip through the posterior's mode, or a sample of it."""
@@ -172,13 +171,30 @@ class VAE(nn.Module):
             return y
         return run_in_pieces(half, x, self._stream_axis(), *pieces)
 
+    def _stream(self, half: str, pieces: Iterable[Tensor], channels: int, minimum: Minimum) -> Iterator[Tensor]:
+        return stream(self._half(half), self._checked(pieces, channels, minimum), self._stream_axis())
+
+    def _checked(self, pieces: Iterable[Tensor], channels: int, minimum: Minimum) -> Iterator[Tensor]:
+        """The pieces, each of which fits the model and the one before; long enough in all."""
+        (axis, least), *others = minimum
+        total, first = 0, None
+        for piece in pieces:
+            self._check(piece, channels, [(axis, 0), *others])
+            first = first or piece.shape
+            if (piece.shape[0], *piece.shape[3:]) != (first[0], *first[3:]):
+                what = f"the pieces of a stream differ along {axis} alone"
+                raise InputError(what, expected=f"pieces like the first, {list(first)}", found=list(piece.shape))
+            total += piece.shape[2]
+            yield piece
+        self._require_length(axis, least, total)
+
     def _posterior(self, moments: Tensor) -> DiagonalGaussian:
         return _POSTERIORS[self.contract.posterior](moments)
 
     def _clamped(self, x: Tensor) -> Tensor:
         return x if self.contract.clamp is None else x.clamp(*self.contract.clamp)
 
-    def _check(self, x: Tensor, channels: int, minimum: list[tuple[str, int]]) -> Tensor:
+    def _check(self, x: Tensor, channels: int, minimum: Minimum) -> None:
         name, layout = type(self).__name__, self.contract.layout
         if x.dim() != 2 + len(minimum):
             raise InputError(f"{name} takes {layout}", expected=f"{2 + len(minimum)} axes", found=list(x.shape))
@@ -195,6 +211,9 @@ class VAE(nn.Module):
         if x.shape[1] != channels:
             raise InputError(f"{name} takes {layout}", where="axis C", expected=channels, found=list(x.shape))
         for (axis, least), n in zip(minimum, x.shape[2:], strict=True):
-            if n < least:
-                raise InputError(f"{name}: the input is too short", where=f"axis {axis}", expected=f"at least {least}", found=n)
-        return x
+            self._require_length(axis, least, n)
+
+    def _require_length(self, axis: str, least: int, n: int) -> None:
+        if n < least:
+            name = type(self).__name__
+            raise InputError(f"{name}: the input is too short", where=f"axis {axis}", expected=f"at least {least}", found=n)

@@ -41,7 +41,8 @@ class Float64(TorchDispatchMode):
         result = func(*args, **kwargs)
         for value in tree_leaves(result):
             if isinstance(value, torch.Tensor) and value.dtype in NARROW and value.numel() > 1:
-                raise TypeError(f"{self._place()}: {func} gives {value.dtype}{list(value.shape)} in a float64 run")
+                found = f"{func} gives {value.dtype} of shape {list(value.shape)}"
+                raise RuntimeError(f"{self._place()}: {found} in a float64 run")
         return result
 
     def _place(self) -> str:

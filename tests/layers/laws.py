@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -24,13 +25,15 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def filled(module: Module, seed: int = 0) -> Module:
-    """The module in float64, every parameter drawn so that none is at rest: matrices keep the scale, gains are near one."""
+    """The module in float64, all parameters drawn, none at rest: matrices keep the scale, gains are near 1."""
     module.double().requires_grad_(False)
     for i, (name, value) in enumerate(sorted(module.named_parameters())):
         noise, last = normal(*value.shape, seed=1000 * seed + i), name.rpartition(".")[2]
         if last in ("bias", "log_alpha", "log_beta"):
             value.copy_(0.2 * noise)
-        elif last in ("gain", "weight_g") or value.dim() == 1:
+        elif last == "weight_g":
+            value.copy_(0.4 * (1 + 0.2 * noise).abs())  # without norms, more would grow from layer to layer
+        elif last == "gain" or value.dim() == 1:
             value.copy_((1 + 0.2 * noise).abs())
         else:
             value.copy_(noise / (value.numel() / value.shape[0]) ** 0.5)
@@ -52,8 +55,8 @@ class Cutting:
 @st.composite
 def cuttings(draw: st.DrawFn, n: int) -> Cutting:
     """Any way to cut `n` positions, from one piece to single positions, with empty pieces anywhere."""
-    bounds = [0, *sorted(draw(st.lists(st.integers(0, n), max_size=n + 3))), n]
-    return Cutting(tuple(b - a for a, b in zip(bounds, bounds[1:], strict=False)), draw(st.booleans()))
+    bounds = [0, *sorted(draw(st.lists(st.integers(0, n), max_size=min(n + 3, 30)))), n]
+    return Cutting(tuple(b - a for a, b in pairwise(bounds)), draw(st.booleans()))
 
 
 def singles(n: int) -> Cutting:
@@ -70,6 +73,13 @@ def streamed(layer: Layer, x: Tensor, axis: int, cutting: Cutting) -> Tensor | N
         assert y is None or y.shape[axis] > 0, "an empty output is None"
         outputs += [] if y is None else [y]
     return torch.cat(outputs, axis) if outputs else None
+
+
+def kept_alive(state: object) -> int:
+    """Bytes of memory that a state holds."""
+    if isinstance(state, Tensor):
+        return state.untyped_storage().nbytes()
+    return sum(kept_alive(part) for part in state) if isinstance(state, tuple) else 0
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -90,7 +100,7 @@ def assert_streams(layer: Layer, x: Tensor, axis: int, cutting: Cutting) -> None
 
 
 def dependence(layer: Layer, x: Tensor, axis: int) -> Tensor:
-    """[inputs, outputs]: whether an output changes with an input, found by changing each input in turn. x has batch 1."""
+    """[inputs, outputs]: whether an output changes with an input, each of which is changed in turn. x has batch 1."""
     axis %= x.dim()
     n = x.shape[axis]
     batch = x.repeat(n + 1, *(1,) * (x.dim() - 1))

@@ -32,7 +32,7 @@ def video_conv(stride: int = 1) -> Conv:
 
 
 @given(WINDOWS, st.integers(1, N), st.data())
-@settings(max_examples=100)
+@settings(max_examples=300)
 def test_any_window_streams(window: dict[str, int], n: int, data: st.DataObject) -> None:
     layer = conv1d(**window)
     if layer.length(n, SAMPLES):
@@ -40,7 +40,7 @@ def test_any_window_streams(window: dict[str, int], n: int, data: st.DataObject)
 
 
 @given(WINDOWS)
-@settings(max_examples=40)
+@settings(max_examples=100)
 def test_any_window_knows_its_inputs(window: dict[str, int]) -> None:
     layer = conv1d(**window)
     if layer.length(N, SAMPLES):
@@ -81,9 +81,7 @@ def test_formula() -> None:
     """y[o] = bias + sum_k weight[k] * x[o * stride - before + k * dilation], written out."""
     layer, x = conv1d(kernel=3, stride=2, dilation=2, pad=(3, 1)), normal(1, 2, 9)
     padded = {i - 3: x[0, :, i - 3] if 0 <= i - 3 < 9 else torch.zeros(2).double() for i in range(13)}
-    expected = [
-        layer.bias + sum(layer.weight[:, :, k] @ padded[o * 2 - 3 + k * 2] for k in range(3)) for o in range(5)
-    ]
+    expected = [layer.bias + sum(layer.weight[:, :, k] @ padded[o * 2 - 3 + k * 2] for k in range(3)) for o in range(5)]
     assert difference(layer(x)[0], torch.stack(expected, 1)) < 1e-14
 
 

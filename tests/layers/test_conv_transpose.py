@@ -11,7 +11,15 @@ from tests.layers.laws import assert_needs, assert_streams, cuttings, difference
 from vaeport.layers import SAMPLES, WeightNormConvTranspose1d
 
 STRIDES = [1, 2, 3, 4, 8]
-SHAPES = [*((2 * s, s, (s + 1) // 2) for s in STRIDES), (3, 3, 0), (5, 2, 0), (7, 2, 2), (8, 3, 1), (4, 4, 0), (5, 4, 1)]
+SHAPES = [
+    *((2 * s, s, (s + 1) // 2) for s in STRIDES),
+    (3, 3, 0),
+    (5, 2, 0),
+    (7, 2, 2),
+    (8, 3, 1),
+    (4, 4, 0),
+    (5, 4, 1),
+]
 """kernel, stride, crop: those of the published decoders, then others"""
 
 

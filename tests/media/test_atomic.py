@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.media.material import file_size_limit
 from vaeport.errors import BlockedError, MediaError
 from vaeport.media import AudioWriter, VideoWriter, write_image
 from vaeport.media.atomic import atomic
-from tests.media.material import file_size_limit
 
 
 def test_the_file_appears_only_at_the_clean_end(tmp_path: Path) -> None:
@@ -27,8 +27,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, failu
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
     with pytest.raises(failure), atomic(target) as partial:
-        partial.write_bytes(b"half")
-        raise failure
+        _fail(failure(), partial.write_bytes(b"half"))
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -38,10 +37,16 @@ def test_every_writer_keeps_the_old_file_when_its_block_fails(tmp_path: Path, na
     target = tmp_path / name
     target.write_bytes(b"old")
     with pytest.raises(RuntimeError, match="the model failed"), _writer(target) as writer:
-        writer.write(_data(target))
-        raise RuntimeError("the model failed")
+        _fail(RuntimeError("the model failed"), writer.write(_data(target)))
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "a.flac"])
+def test_a_failure_before_the_first_write_is_the_one_reported(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RuntimeError, match="the model failed"), _writer(tmp_path / name):
+        raise RuntimeError("the model failed")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "a.wav", "a.flac"])
@@ -97,18 +102,25 @@ def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "a.wav", "a.flac", "i.png", "i.bmp"])
 def test_no_room_is_blocked_and_leaves_nothing(tmp_path: Path, name: str) -> None:
-    noise = torch.Generator().manual_seed(0)
-    with file_size_limit(50_000), pytest.raises(BlockedError) as caught:
-        if name[0] == "i":
-            write_image(tmp_path / name, torch.randint(0, 256, (256, 256, 3), dtype=torch.uint8, generator=noise))
-        else:
-            with _writer(tmp_path / name) as writer:
-                for _ in range(400):
-                    data = _data(tmp_path / name)
-                    random = torch.randint(0, 256, data.shape, generator=noise)
-                    writer.write(random.to(torch.uint8) if name[0] == "v" else random / 255)
+    with file_size_limit(50_000), pytest.raises(BlockedError, match="larger than the system allows") as caught:
+        _write_noise(tmp_path / name)
     assert caught.value.where == tmp_path / name
     assert not list(tmp_path.iterdir())
+
+
+def _fail(error: BaseException, _: object) -> None:
+    raise error
+
+
+def _write_noise(path: Path) -> None:
+    noise = torch.Generator().manual_seed(0)
+    if path.name[0] == "i":
+        write_image(path, torch.randint(0, 256, (256, 256, 3), dtype=torch.uint8, generator=noise))
+        return
+    with _writer(path) as writer:
+        for _ in range(400):
+            random = torch.randint(0, 256, _data(path).shape, generator=noise)
+            writer.write(random.to(torch.uint8) if path.name[0] == "v" else random / 255)
 
 
 def _writer(path: Path) -> VideoWriter | AudioWriter:

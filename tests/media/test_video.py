@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.stream import Disposition
 from torch import Tensor
 
 from tests.media.material import moving_picture
@@ -73,10 +75,10 @@ def test_the_file_says_what_its_colours_mean(tmp_path: Path) -> None:
     red = torch.tensor([255, 0, 0], dtype=torch.uint8).expand(1, 32, 32, 3)
     with av.open(write(tmp_path / "a.mp4", red)) as container:
         frame = next(container.decode(video=0))
-    luma, blue, red_difference = (int(np.median(np.frombuffer(plane, np.uint8))) for plane in frame.planes)
-    assert abs(luma - (16 + 219 * 0.2126)) <= 1
-    assert abs(blue - (128 - 224 * 0.2126 / 1.8556)) <= 1
-    assert abs(red_difference - (128 + 224 * 0.5)) <= 1
+    planes = frame.to_ndarray().astype(int)  # 32 rows of luma, then a quarter as much of each colour difference
+    assert abs(planes[:32] - (16 + 219 * 0.2126)).max() <= 1
+    assert abs(planes[32:40] - (128 - 224 * 0.2126 / 1.8556)).max() <= 1
+    assert abs(planes[40:] - (128 + 224 * 0.5)).max() <= 1
     assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (1, 1, 1, 1)
 
 
@@ -112,7 +114,9 @@ def test_rate_and_count_are_exact(tmp_path: Path, suffix: str, rate: Fraction) -
         assert len(list(reader)) == 5
 
 
-@pytest.mark.parametrize(("first", "size", "lengths"), [(1, 4, [1, 4, 4, 2]), (5, 3, [5, 3, 3]), (11, 1, [11]), (40, 8, [11])])
+@pytest.mark.parametrize(
+    ("first", "size", "lengths"), [(1, 4, [1, 4, 4, 2]), (5, 3, [5, 3, 3]), (11, 1, [11]), (40, 8, [11])]
+)
 def test_chunks(tmp_path: Path, first: int, size: int, lengths: list[int]) -> None:
     clip = moving_picture(11, 16, 24)
     with VideoReader(write(tmp_path / "a.mkv", clip)) as reader:
@@ -144,7 +148,9 @@ def test_rotation_metadata_is_applied(tmp_path: Path, degrees: int, mirrored: tu
         stream.set_display_rotation(degrees, *mirrored)  # counter-clockwise, then left-right, then up-down
         container.mux(stream.encode(av.VideoFrame.from_ndarray(stored.numpy())))
         container.mux(stream.encode(None))
-    upright = torch.rot90(stored, degrees // 90).flip([axis for axis, flip in zip((1, 0), mirrored, strict=True) if flip])
+    upright = torch.rot90(stored, degrees // 90).flip(
+        [axis for axis, flip in zip((1, 0), mirrored, strict=True) if flip]
+    )
     with VideoReader(tmp_path / "a.mp4") as reader:
         assert (reader.height, reader.width) == upright.shape[:2]
         assert mean_error(next(iter(reader)), upright) < 2
@@ -178,14 +184,23 @@ def test_transparency_is_dropped_only_when_there_is_none(tmp_path: Path, alpha: 
             VideoReader(tmp_path / "a.mkv")
 
 
-def test_a_file_without_a_picture_or_with_a_cover_alone_is_no_video(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cover", [False, True])
+def test_a_recording_is_no_video_with_or_without_a_cover(tmp_path: Path, cover: bool) -> None:
     with av.open(tmp_path / "a.mp4", "w") as container:
-        stream = container.add_stream("aac", rate=44100)
+        sound = container.add_stream("aac", rate=44100)
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.width, picture.height, picture.pix_fmt = 32, 32, "yuvj420p"
+            picture.disposition = Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame(32, 32, "yuvj420p")))
+            container.mux(picture.encode(None))
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    with pytest.raises(MediaError, match="no video"):
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    with av.open(tmp_path / "a.mp4") as container:
+        assert len(container.streams.video) == cover
+    with pytest.raises(MediaError, match="holds no video"):
         VideoReader(tmp_path / "a.mp4")
 
 
@@ -195,7 +210,7 @@ def test_a_container_without_a_frame_is_refused(tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         container.start_encoding()
     assert (tmp_path / "a.mp4").stat().st_size > 0
-    with pytest.raises(MediaError, match=r"no frame|cannot be read"):
+    with pytest.raises(MediaError, match=r"no frame|no video"):
         VideoReader(tmp_path / "a.mp4")
 
 
@@ -219,10 +234,10 @@ def test_a_cut_file_is_refused_at_once(tmp_path: Path, suffix: str, fast_start: 
     whole = whole_file(file, fast_start)
     assert len(read(file)) == 40
     file.write_bytes(whole[: int(len(whole) * part)] if isinstance(part, float) else whole[:-1])
-    if part == "all but one byte" and fast_start:
-        pytest.importorskip("av")
-    with pytest.raises(MediaError, match=r"cut short|cannot be read|no frame"):
+    with pytest.raises(MediaError, match="cut short") as caught:
         VideoReader(file)
+    expected, found = (int(re.search(r"\d+", str(said))[0]) for said in (caught.value.expected, caught.value.found))
+    assert found == file.stat().st_size < expected <= len(whole)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -245,11 +260,11 @@ def test_damage_never_escapes_as_another_error(tmp_path: Path, suffix: str) -> N
 def test_h264_with_a_damaged_frame_is_refused_rather_than_patched_up(tmp_path: Path) -> None:
     whole = bytearray(whole_file(tmp_path / "a.mp4"))
     with av.open(tmp_path / "a.mp4") as container:
-        entry = max(container.streams.video[0].index_entries, key=lambda entry: entry.size)
-    middle = entry.pos + entry.size // 2
-    whole[middle : middle + 40] = bytes(40)
+        size, start = max((entry.size, entry.pos) for entry in container.streams.video[0].index_entries)
+    latter = slice(start + size * 6 // 10, start + size)  # the encoder's own notes come first
+    whole[latter] = bytes(byte ^ 0xFF for byte in whole[latter])
     (tmp_path / "a.mp4").write_bytes(whole)
-    with pytest.raises(MediaError, match="damaged|cannot be read"):
+    with pytest.raises(MediaError, match=r"damaged|cannot be read"):
         read(tmp_path / "a.mp4")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vaeport.checkpoint.files import describe_start, nearest_paths, reading
+from vaeport.checkpoint.files import describe_start, exists, nearest_paths, reading
 from vaeport.checkpoint.strict_json import JsonProblemError, parse_json_object
 from vaeport.checkpoint.text import cut, listing, short
 from vaeport.errors import ConfigError
@@ -21,7 +21,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         BlockedError: the system refuses to read it.
     """
     file = Path(folder) / CONFIG_NAME
-    if not file.is_file():
+    if not (exists(file) and file.is_file()):
         raise _missing(file)
     with reading(file):
         raw = file.read_bytes()
@@ -50,12 +50,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _missing(file: Path) -> ConfigError:
     folder = file.parent
-    if not folder.is_dir():
+    if not (exists(folder) and folder.is_dir()):
         return ConfigError(
             "the folder of config.json does not exist",
             where=folder,
             expected="a component folder",
-            found="a file" if folder.is_file() else nearest_paths(folder),
+            found="a file" if exists(folder) else nearest_paths(folder),
             fix="give the folder that holds config.json",
         )
     with reading(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,33 @@ _STARTS = (
 )
 
 
-def exists(path: Path) -> bool:
-    """Whether something is there; False too for a name that no disk can hold."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to read `path` into a BlockedError."""
     try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+        yield
+    except OSError as error:
+        raise BlockedError(
+            "the file cannot be read",
+            where=path,
+            found=error.strerror or str(error),
+            fix="check the permissions of the file and that its disk is mounted",
+        ) from error
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there; False too for a name that no disk can hold.
+
+    Raises:
+        BlockedError: the system does not let us look.
+    """
+    with reading(path):
+        try:
+            return path.exists()
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+    return False
 
 
 def require_file(path: Path) -> Path:
@@ -37,20 +59,6 @@ def require_file(path: Path) -> Path:
     if not path.is_file():
         raise CheckpointError("not a regular file", where=path, fix="give the path of a weight file or of its folder")
     return path
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to read `path` into a BlockedError."""
-    try:
-        yield
-    except OSError as error:
-        raise BlockedError(
-            "the file cannot be read",
-            where=path,
-            found=error.strerror or str(error),
-            fix="check the permissions of the file and that its disk is mounted",
-        ) from error
 
 
 def describe_start(path: Path) -> str:
@@ -68,13 +76,15 @@ def describe_start(path: Path) -> str:
 def nearest_paths(path: Path) -> str:
     """The neighbours most like the missing `path`, or the first of its parents that is missing too."""
     parent = path.parent
-    if not parent.is_dir():
-        while not parent.parent.is_dir():
+    if not exists(parent):
+        while not exists(parent.parent):
             parent = parent.parent
         return f"the folder {parent} does not exist either; in {parent.parent}: {_siblings(parent)}"
     return f"in {parent}: {_siblings(path)}"
 
 
 def _siblings(path: Path) -> str:
+    if not path.parent.is_dir():
+        return "a file, which holds nothing"
     with reading(path.parent):
         return nearest_names(path.name, [neighbour.name for neighbour in path.parent.iterdir()])

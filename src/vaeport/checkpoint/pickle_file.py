@@ -13,7 +13,7 @@ from vaeport.checkpoint.entry import Entry
 from vaeport.checkpoint.files import describe_start, require_file
 from vaeport.checkpoint.pickle_globals import unsafe_globals
 from vaeport.checkpoint.text import cut, is_unicode, listing, short
-from vaeport.checkpoint.torch_zip import is_zip, require_storages, storage_sizes
+from vaeport.checkpoint.torch_zip import is_zip, require_storages, storage_records
 from vaeport.errors import CheckpointError, CorruptFileError, UnsafePickleError
 
 WRAPPERS = ("state_dict", "model_state_dict")
@@ -38,7 +38,7 @@ class PickleFile:
         self.path = require_file(path)
         self.metadata: dict[str, str] = {}
         size = path.stat().st_size
-        storages = storage_sizes(path, size) if is_zip(path) else None
+        storages = storage_records(path, size) if is_zip(path) else None
         self._tensors, self.ignored = _tensors(_load(path, mmap=storages is not None), path)
         for name, tensor in self._tensors.items():
             _require_plain(name, tensor, path, size)

@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from vaeport.checkpoint.safetensors_file import DTYPES
 from vaeport.checkpoint.target_folder import carry_over, free_space, move_in, weights_to_keep
 from vaeport.checkpoint.text import cut, short, size_text
 from vaeport.errors import BlockedError, ConfigError, InputError
+
+_SIZE = re.compile(r"(?=.*[1-9])[0-9]*\.?[0-9]+ *[KMGT]B", re.IGNORECASE)
 
 
 def save_folder(
@@ -55,20 +58,16 @@ def save_folder(
     config_text = _config_text(config)
     plan, index = _plan(tensors, max_shard_size, variant)
     kept = weights_to_keep(folder, config["_class_name"], variant)
-    made = [parent for parent in folder.parents if not exists(parent)]
-    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.saving"
+    texts = {CONFIG_NAME: config_text, **index}
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-        (staging / CONFIG_NAME).write_text(config_text)
-        for name, keys in plan.items():
-            _write_weights(staging / name, {key: tensors[key] for key in keys})
-        for name, text in index.items():
-            (staging / name).write_text(text)
-        for name in kept:
-            carry_over(folder / name, staging / name)
-        move_in(staging, folder)
-        made = []
+        with _staged(folder) as staging:
+            for name, text in texts.items():
+                (staging / name).write_text(text)
+            for name, keys in plan.items():
+                _write_weights(staging / name, {key: tensors[key] for key in keys})
+            for name in kept:
+                carry_over(folder / name, staging / name)
+            move_in(staging, folder)
     except OSError as error:
         needed = sum(tensor.nbytes for tensor in tensors.values())
         raise BlockedError(
@@ -78,12 +77,23 @@ def save_folder(
             found=f"{cut(error.strerror or str(error))}; {free_space(folder.parent)}",
             fix="free some space, or save elsewhere",
         ) from error
+    return tuple(folder / name for name in (CONFIG_NAME, *plan, *index))
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`. If it was not moved in by the end, it is removed, and so are parents made for it."""
+    made = [parent for parent in folder.parents if not exists(parent)]
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.saving"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         for parent in made:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
-    return tuple(folder / name for name in (CONFIG_NAME, *plan, *index))
 
 
 def _config_text(config: Mapping[str, Any]) -> str:
@@ -123,17 +133,14 @@ def _plan(
     if variant is not None and not VARIANT.fullmatch(variant):
         raise InputError("not a variant", expected="letters, digits and underscores", found=short(variant))
     dot = "" if variant is None else f".{variant}"
-    try:
-        split = split_state_dict_into_shards_factory(
-            dict(tensors),
-            get_storage_size=lambda tensor: tensor.nbytes,
-            filename_pattern=SAVE_STEM + dot + "{suffix}.safetensors",
-            max_shard_size=max_shard_size,
-        )
-    except ValueError as error:
-        raise InputError(
-            "not a shard size", expected='bytes, or text such as "500MB"', found=short(max_shard_size)
-        ) from error
+    if not (_SIZE.fullmatch(max_shard_size) if isinstance(max_shard_size, str) else max_shard_size > 0):
+        raise InputError("not a shard size", expected='bytes, or text such as "500MB"', found=short(max_shard_size))
+    split = split_state_dict_into_shards_factory(
+        dict(tensors),
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern=SAVE_STEM + dot + "{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
     index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
     return split.filename_to_tensors, {f"{SAVE_STEM}.safetensors.index{dot}.json": text} if split.is_sharded else {}

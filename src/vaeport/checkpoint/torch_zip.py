@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
+import struct
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from vaeport.checkpoint.files import reading
-from vaeport.checkpoint.text import cut, listing, short
+from vaeport.checkpoint.text import cut, short
 from vaeport.errors import CorruptFileError, UnsafePickleError
 
 
@@ -20,12 +23,18 @@ def is_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def storage_sizes(path: Path, size: int) -> Counter[int]:
-    """Sizes of the storages in a torch zip, which must lie in it uncompressed, since they are mapped in place."""
+def storage_records(path: Path, size: int) -> dict[int, int]:
+    """Bytes of each storage in a torch zip by its offset in the file.
+
+    Raises:
+        UnsafePickleError: the archive is a TorchScript program.
+        CorruptFileError: a record is compressed, doubled, or not where the archive says.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             records = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            offsets = [_offset(record, file) for record in records]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise _bad_zip(path, "a sound zip archive", cut(str(error))) from error
     names = [record.filename for record in records]
     if any(name.partition("/")[2] == "constants.pkl" for name in names):
@@ -36,15 +45,30 @@ def storage_sizes(path: Path, size: int) -> Counter[int]:
             found="constants.pkl in the archive",
             fix='where you trust the file: torch.save(torch.jit.load(FILE).state_dict(), "weights.pt")',
         )
-    for record in records:
-        where = f"{short(record.filename)}: "
-        if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
-            raise _bad_zip(path, "records stored uncompressed, as torch.save does", where + "compressed")
-        if record.header_offset + record.file_size > size:
-            raise _bad_zip(path, f"records inside the {size} bytes", f"{where}{record.file_size} bytes")
     if len(set(names)) != len(names):
         raise _bad_zip(path, "unique names", f"{short(Counter(names).most_common(1)[0][0])} twice")
-    return Counter(record.file_size for record in records if "/data/" in record.filename)
+    for record, offset in zip(records, offsets, strict=True):
+        name = short(record.filename)
+        if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
+            raise _bad_zip(path, "records stored as they are, which torch.save does", f"{name} compressed")
+        if offset + record.file_size > size:
+            raise _bad_zip(path, f"records inside the {size} bytes", f"{name} ends beyond")
+    return {
+        offset: record.file_size
+        for record, offset in zip(records, offsets, strict=True)
+        if "/data/" in record.filename and record.file_size
+    }
+
+
+def _offset(record: zipfile.ZipInfo, file: IO[bytes]) -> int:
+    """Where the values of a record start, by the record's own header, which is the one that torch follows."""
+    file.seek(record.header_offset)
+    header = file.read(30)
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    name = record.orig_filename.encode("utf-8" if record.flag_bits & 0x800 else "cp437")
+    if not header.startswith(b"PK\x03\x04") or file.read(name_length) != name:
+        raise ValueError(f"no header of {short(record.filename)} at byte {record.header_offset}")
+    return record.header_offset + 30 + int(name_length) + int(extra_length)
 
 
 def _bad_zip(path: Path, expected: str, found: str) -> CorruptFileError:
@@ -57,16 +81,30 @@ def _bad_zip(path: Path, expected: str, found: str) -> CorruptFileError:
     )
 
 
-def require_storages(tensors: Mapping[str, torch.Tensor], records: Counter[int], path: Path) -> None:
-    """A mapped storage may claim more bytes than its record has; torch does not look, so its size is compared here."""
-    claimed = {(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()): name for name, t in tensors.items()}
-    for size, count in Counter(nbytes for _, nbytes in claimed if nbytes).items():
-        if count > records[size]:
-            name = next(name for (_, nbytes), name in claimed.items() if nbytes == size)
-            raise CorruptFileError(
-                "a tensor claims bytes that its storage does not have",
-                where=f"{path}, tensor {short(name)}",
-                expected=f"a storage of {size} bytes in the archive",
-                found=f"storages of {listing([str(n) for n in sorted(records)])} bytes",
-                fix="download or copy the file again",
-            )
+def require_storages(tensors: Mapping[str, torch.Tensor], records: Mapping[int, int], path: Path) -> None:
+    """Check that each mapped storage is one whole record.
+
+    A pickle may claim more bytes than a record has, and torch then maps whatever lies behind it. All storages are
+    slices of one mapping, which starts on a page; so one page must turn all their addresses into offsets of records.
+
+    Raises:
+        CorruptFileError: some storage is no record.
+    """
+    storages = {(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()): name for name, t in tensors.items()}
+    claims = {address: (nbytes, name) for (address, nbytes), name in storages.items() if nbytes}
+    if not claims:
+        return
+    first = min(claims)
+    starts = [first - offset for offset, nbytes in records.items() if nbytes == claims[first][0]]
+    aligned = [start for start in starts if start % mmap.PAGESIZE == 0]
+    if any(all(records.get(at - start) == nbytes for at, (nbytes, _) in claims.items()) for start in aligned):
+        return
+    sizes = set(records.values())
+    odd = [name for nbytes, name in claims.values() if nbytes not in sizes]
+    raise CorruptFileError(
+        "the checkpoint's tensors do not lie in its storages",
+        where=f"{path}, tensor {short(odd[0])}" if odd else path,
+        expected="each storage to be one whole record of the archive",
+        found="a storage of a size that no record has" if odd else "storages that start or end inside records",
+        fix="download or copy the file again",
+    )

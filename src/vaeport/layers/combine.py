@@ -209,5 +209,6 @@ def _in_pairs(new: tuple[Chunk, Chunk], waiting: tuple[Chunk, Chunk], axis: int)
         return (None, None), (a, b)
     n = min(a.shape[axis], b.shape[axis])
     ready = (a.narrow(axis, 0, n), b.narrow(axis, 0, n))
-    left = tuple(t.narrow(axis, n, t.shape[axis] - n) if t.shape[axis] > n else None for t in (a, b))
+    # a clone, since a view would keep the whole piece alive
+    left = tuple(t.narrow(axis, n, t.shape[axis] - n).clone() if t.shape[axis] > n else None for t in (a, b))
     return ready, (left[0], left[1])

@@ -79,14 +79,19 @@ def plan(layout: Layout, native: Shapes, stored: Shapes | None = None, *, skippe
     skipped     native keys of halves that are not loaded: their stored keys are known and left alone
     """
     skipped = skipped or {}
-    prefix = _prefix(layout, stored)
-    spelt = {layout.canonical(key[len(prefix) :]): key for key in stored or () if key.startswith(prefix)}
+    rules = {key: layout.rule_of(key) for key in (*native, *skipped)}
+    prefix = _prefix(layout, stored, {name for found in rules.values() if found for name in found[1]})
+    spelt: dict[str, str] = {}
+    twice: list[str] = []
+    for key in sorted(stored or ()):
+        if key.startswith(prefix) and spelt.setdefault(layout.canonical(key[len(prefix) :]), key) != key:
+            twice.append(key)
     steps: list[Step] = []
     missing: list[str] = []
     misshapen: list[str] = []
     used: set[str] = set()
     for key, shape in {**native, **skipped}.items():
-        found = layout.rule_of(key)
+        found = rules[key]
         if found is None:
             missing.append(f"{key} (no rule)")
             continue
@@ -106,14 +111,17 @@ def plan(layout: Layout, native: Shapes, stored: Shapes | None = None, *, skippe
             steps.append(Step(key, tuple(shape), rule, names))
     rest = {name: key for name, key in spelt.items() if name not in used}
     dropped = {key: drop.reason for name, key in rest.items() for drop in layout.drops if re.fullmatch(drop.foreign, name)}
-    unexpected = [key for key in rest.values() if key not in dropped]
+    unexpected = [key for key in rest.values() if key not in dropped] + [f"{key} (under two names)" for key in twice]
     return Plan(layout, prefix, tuple(steps), dropped, tuple(missing), tuple(unexpected), tuple(misshapen))
 
 
-def _prefix(layout: Layout, stored: Shapes | None) -> str:
-    """The prefix under which the file has most keys that the rules speak of; the longest of equals."""
+def _prefix(layout: Layout, stored: Shapes | None, wanted: set[str]) -> str:
+    """The prefix under which the file has most keys that the rules speak of; of equals, that with most at all."""
     if stored is None:
         return layout.prefixes[0]
-    counts = {p: sum(key.startswith(p) for key in stored) for p in layout.prefixes if p}
-    best = max(counts, key=lambda p: (counts[p], len(p)), default="")
-    return best if counts.get(best) else ("" if "" in layout.prefixes else layout.prefixes[0])
+
+    def keys(prefix: str) -> tuple[int, int]:
+        inside = [key for key in stored if key.startswith(prefix)]
+        return sum(layout.canonical(key[len(prefix) :]) in wanted for key in inside), len(inside) if prefix else 0
+
+    return max(sorted(layout.prefixes, key=len), key=keys)

@@ -72,6 +72,9 @@ class Rule:
 
 
 def _evaluate(expression: str, values: Mapping[str, int | str]) -> int | str:
+    what = f"`{{{expression}}}` in a weight map is not a number, a name of its native column, or +, -, * of them"
+    fault = ConfigError(what)
+
     def value(node: ast.expr) -> int | str:
         if isinstance(node, ast.Constant) and isinstance(node.value, int):
             return node.value
@@ -81,9 +84,12 @@ def _evaluate(expression: str, values: Mapping[str, int | str]) -> int | str:
             left, right = value(node.left), value(node.right)
             if isinstance(left, int) and isinstance(right, int):
                 return int(_OPERATORS[type(node.op)](left, right))
-        raise ConfigError(f"`{{{expression}}}` in a weight map is not a number, a name of its native column, or +, -, * of them")
+        raise fault
 
-    return value(ast.parse(expression, mode="eval").body)
+    try:
+        return value(ast.parse(expression, mode="eval").body)
+    except SyntaxError:
+        raise fault from None
 
 
 @dataclass(frozen=True)

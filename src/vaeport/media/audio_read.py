@@ -92,8 +92,8 @@ class AudioReader:
         announced = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
         if announced and int(announced[2]) < int(announced[1]) < 0x7FFF_0000:  # beyond: a stream of unknown length
             raise self._cut_short(f"{announced[1]} bytes of samples", f"{announced[2]}")
-        if "lacks an end-of-stream bit" in log:
-            raise self._cut_short("an end-of-stream mark", "none")
+        if "lacks an end-of-stream bit" in log or "Junk after the last page" in log:
+            raise self._cut_short("whole pages up to an end-of-stream mark", "an Ogg stream that breaks off")
 
     def _cut_short(self, expected: str, found: str) -> MediaError:
         fix = "fetch or copy the file again"

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vaeport.errors import BlockedError, InputError, MediaError
+from vaeport.errors import InputError, MediaError
 from vaeport.media.atomic import AtomicWriter
-from vaeport.media.files import StrPath, extra
+from vaeport.media.files import StrPath, extra, writing
 
 # Container, encoding.
 _FORMATS = {".wav": ("WAV", "FLOAT"), ".flac": ("FLAC", "PCM_24")}
@@ -45,15 +45,15 @@ class AudioWriter(AtomicWriter):
                 expected=f"float32 of shape [{self.channels}, n]",
                 found=f"{samples.dtype} of shape {list(samples.shape)}",
             )
+        self.frames += samples.shape[1]
+        if self._format == "WAV" and self.frames * self.channels * 4 > _WAV_LIMIT:
+            raise MediaError("a wav file holds at most 4 GiB", where=self.path, fix="write .flac")
         if not torch.isfinite(samples).all():
             fix = "the model overflowed or its weights are damaged: try float32, and check the checkpoint"
             raise InputError("the samples are not finite", where=self.path, found="NaN or infinity", fix=fix)
         if self._format == "FLAC":
             self.clipped += int((samples.abs() > 1).sum())
             samples = samples.clamp(-1, 1)
-        self.frames += samples.shape[1]
-        if self._format == "WAV" and self.frames * self.channels * 4 > _WAV_LIMIT:
-            raise MediaError("a wav file holds at most 4 GiB", where=self.path, fix="write .flac")
         try:
             self._file.write(samples.cpu().T.contiguous().numpy())
         except self._failure as error:
@@ -64,6 +64,7 @@ class AudioWriter(AtomicWriter):
             import soundfile
 
         self._failure: type[Exception] = soundfile.SoundFileError
+        self._partial = partial
         self._format, subtype = _FORMATS[self.path.suffix.lower()]
         try:
             self._file = soundfile.SoundFile(partial, "w", self.rate, self.channels, subtype, format=self._format)
@@ -81,9 +82,10 @@ class AudioWriter(AtomicWriter):
             self._refused(error)
 
     def _refused(self, error: Exception) -> None:
-        # libsndfile forgets why: a samples file is only ever refused by the system.
-        fix = "check the free space and the size limit of the disk"
-        raise BlockedError("the system refused to write the file", where=self.path, found=error, fix=fix) from error
+        # libsndfile forgets why it failed; a plain write to the same file asks the system again.
+        with writing(self.path, MediaError), self._partial.open("ab") as probe:
+            probe.write(bytes(1 << 16))
+        raise MediaError("the file cannot be written", where=self.path, found=error) from error
 
     def _release(self) -> None:
         self._file.close()

@@ -39,9 +39,9 @@ def write_latents(path: StrPath, latents: Tensor, header: LatentHeader) -> None:
         try:
             save_file({_TENSOR: latents.detach().cpu().contiguous()}, partial, {_KEY: header.to_json()})
         except SafetensorError as error:
-            refused = re.search(r"(.*) \(os error (\d+)\)", str(error))  # how it words what the system said
+            refused = re.search(r"([^:]*) \(os error (\d+)\)", str(error))  # how it words what the system said
             if refused:
-                raise OSError(int(refused[2]), refused[1]) from error
+                raise OSError(int(refused[2]), refused[1].strip()) from error
             raise
 
 

@@ -50,21 +50,24 @@ class VideoReader:
         self._color = ColorConverter()
         self._orientation = Orientation()
         self._size: tuple[int, int] | None = None
+        self._refuse_cut_short()
         with self._reporting():
             self._container = av.open(f"file:{self.path.absolute()}", options=_OPTIONS, metadata_errors="replace")
         try:
             with self._reporting():
                 self._stream = self._video_stream()
-            self._refuse_cut_short()
             self._upright = self._decode()
             self._first = next(self._upright, None)
             if self._first is None:
                 raise MediaError("the video holds no frame", where=self.path, expected="at least 1", found="0 frames")
+            rate = self._stream.average_rate or self._stream.guessed_rate
+            if not rate:
+                raise MediaError("the video states no frame rate", where=self.path, fix="re-encode it with one")
         except BaseException:
             self.close()
             raise
         self.height, self.width = self._first.shape[:2]
-        self.rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self.rate: Fraction = rate
         self.frames: int | None = self._stream.frames or None
 
     def __enter__(self) -> Self:
@@ -105,21 +108,26 @@ class VideoReader:
 
     def _video_stream(self) -> VideoStream:
         from av.codec.context import ThreadType
+        from av.stream import Disposition
 
         stream = self._container.streams.best("video")
-        if stream is None or "attached_pic" in str(stream.disposition):  # cover art of a recording
+        if stream is None or stream.disposition & Disposition.attached_pic:  # the cover of a recording
             raise MediaError("the file holds no video", where=self.path, expected="a video stream", found="none")
         video = cast("VideoStream", stream)
         video.thread_type = ThreadType.AUTO
         return video
 
     def _refuse_cut_short(self) -> None:
-        declared = declared_length(self.path, self._container.format.name, self._stream.index_entries)
+        declared = declared_length(self.path)
         found = self.path.stat().st_size
         if declared is not None and found < declared:
             fix = "fetch or copy the file again"
             raise MediaError(
-                "the video is cut short", where=self.path, expected=f"{declared} bytes", found=f"{found} bytes", fix=fix
+                "the video is cut short",
+                where=self.path,
+                expected=f"at least {declared} bytes",
+                found=f"{found} bytes",
+                fix=fix,
             )
 
     def _decode(self) -> Iterator[Tensor]:

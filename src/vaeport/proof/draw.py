@@ -67,8 +67,8 @@ def draw_input(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
 def draw_media(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
     """Draw a float64 image [B,C,H,W], video [B,C,T,H,W] or waveform [B,C,L] with all values in (-0.95, 0.95).
 
-    Each sample is a sum of plane waves, whose wavelengths lie between twice an axis and 8 elements and whose phases differ
-    between channels, under uniform noise of amplitude 0.15.
+    Each sample is a sum of plane waves under uniform noise of amplitude 0.15. Wavelengths lie between twice an axis and
+    8 elements; phases differ between channels.
     """
     if len(shape) < 3:
         raise ProofError("media has a batch, a channel and at least one more axis", where=name, found=tuple(shape))

@@ -72,7 +72,7 @@ class RemoteSide:
             folder = self.folder or Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
             save_file(
-                {f"{i}.{n}": getattr(j, n).contiguous() for i, j in enumerate(jobs) for n in ("media", "latent")},
+                {f"{i}.{n}": getattr(j, n).clone() for i, j in enumerate(jobs) for n in ("media", "latent")},
                 folder / "in.safetensors",
             )
             plain = [
@@ -135,7 +135,7 @@ def main(folder: Path) -> None:
         for i, j in enumerate(request["jobs"])
     ]
     captures = list(side.run(Path(request["weights"]), jobs))
-    tensors = {f"{i}.{name}": t.contiguous() for i, c in enumerate(captures) for name, t in c.outputs.items()}
+    tensors = {f"{i}.{name}": t.clone() for i, c in enumerate(captures) for name, t in c.outputs.items()}
     save_file(tensors, folder / "out.safetensors")
     plain = []
     for capture in captures:

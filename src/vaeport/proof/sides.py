@@ -41,6 +41,11 @@ class Job:
     relaid: bool = False
     rows: tuple[str, ...] | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Gate S: with the round trip, which in gate P would count the encoder's rounding a second time."""
+        return self.dtype is None and self.rounded is None
+
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Media and latent as the run takes them."""
         target = self.dtype or torch.float64
@@ -112,7 +117,7 @@ class ReferenceSide:
         state = {k: v for k, v in load_file(weights).items()}
         tools = adapters.adapter(self.adapter_file)
 
-        def outputs(x: Tensor, z: Tensor, tap: ClampTap) -> Outputs:
+        def outputs(x: Tensor, z: Tensor, tap: ClampTap, whole: bool) -> Outputs:
             encoded = dict(tools.encode(module, x))
             latent = tools.normalize(module, encoded["mean"])
             if latent is not None:
@@ -120,7 +125,7 @@ class ReferenceSide:
             tap.before.clear()
             decoded = tools.decode(module, z)
             encoded |= {"decoded": decoded, "unclamped": tap.raw(decoded)}
-            return encoded | {"round_trip": tools.decode(module, encoded["mean"])}
+            return encoded | ({"round_trip": tools.decode(module, encoded["mean"])} if whole else {})
 
         def traced(x: Tensor, z: Tensor) -> None:
             tools.encode(module, x)
@@ -156,20 +161,20 @@ class NativeSide:
         vae = self.open(weights)
         state = {k: v.clone() for k, v in vae.state_dict().items()}
 
-        def outputs(x: Tensor, z: Tensor, tap: ClampTap) -> Outputs:
+        def outputs(x: Tensor, z: Tensor, tap: ClampTap, whole: bool) -> Outputs:
             posterior = vae.encode(x).latent_dist
             mean = posterior.mode()
             tap.before.clear()
             decoded = vae.decode(z).sample
-            return {
+            found = {
                 "mean": mean,
                 "std": posterior.std,
                 "moments": posterior.parameters,
                 "normalized": vae.normalize(mean),
                 "decoded": decoded,
                 "unclamped": tap.raw(decoded),
-                "round_trip": vae.decode(mean).sample,
             }
+            return found | ({"round_trip": vae.decode(mean).sample} if whole else {})
 
         def traced(x: Tensor, z: Tensor) -> None:
             assert vae.encoder is not None
@@ -185,7 +190,7 @@ def _carry_out(
     module: nn.Module,
     restore: Callable[[], Any],
     jobs: Iterable[Job],
-    outputs: Callable[[Tensor, Tensor, ClampTap], Outputs],
+    outputs: Callable[[Tensor, Tensor, ClampTap, bool], Outputs],
     traced: Callable[[Tensor, Tensor], None],
     device: str,
 ) -> Iterator[Capture]:
@@ -193,11 +198,12 @@ def _carry_out(
     for job in jobs:
         wanted = (job.dtype or torch.float64, job.rounded)
         if current != wanted:
-            module.to(torch.float64)
+            # nn.Module.to, since a subclass's own may keep some weights in another type
+            nn.Module.to(module, torch.float64)
             restore()
             if job.rounded is not None:
-                module.to(job.rounded)
-            module.to(device, wanted[0])
+                nn.Module.to(module, job.rounded)
+            nn.Module.to(module, device, wanted[0])
             current = wanted
         capture = Capture()
         try:
@@ -223,11 +229,12 @@ def _one(module: nn.Module, job: Job, capture: Capture, outputs: Any, traced: An
         if mode is not None:
             torch.set_default_dtype(torch.float64)
             stack.callback(torch.set_default_dtype, before)
-            capture.health = stack.enter_context(watched(module))
+            if job.whole and not job.relaid:
+                capture.health = stack.enter_context(watched(module))
         tap = stack.enter_context(ClampTap())
         if mode is not None:
             stack.enter_context(mode)
-        found = outputs(x, z, tap)
+        found = outputs(x, z, tap, job.whole)
     if job.relaid:
         found = {name: undo(t) for name, t in found.items()}
     capture.outputs = {name: t.detach().contiguous().cpu() for name, t in found.items()}

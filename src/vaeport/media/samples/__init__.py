@@ -30,7 +30,7 @@ def photo() -> Tensor:
     except ImportError as error:
         what, fix = "the sample photo comes with scikit-image", "pip install scikit-image"
         raise BlockedError(what, expected="the package scikit-image", found=error, fix=fix) from error
-    return torch.from_numpy(astronaut().copy())  # type: ignore[no-untyped-call]
+    return torch.from_numpy(astronaut())  # type: ignore[no-untyped-call]
 
 
 def clip(frames: int = 49, height: int = 256, width: int = 256) -> Iterator[Tensor]:
