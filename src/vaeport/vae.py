@@ -43,8 +43,10 @@ class VAE(nn.Module):
 
     arch_class: ClassVar[type[VAEArchConfig]]
     config_class: ClassVar[type[VAEConfig]]
-    variants: ClassVar[dict[str, VAEArchConfig]]
+    variants: ClassVar[dict[str, VAEArchConfig]] = {}
     """Published configurations by name."""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Names of the same class elsewhere, under which the registry finds it too; a tuple of literal strings."""
     encode_pieces: ClassVar[tuple[int, int] | None] = None
     decode_pieces: ClassVar[tuple[int, int] | None] = None
     """Length of the first and of every other piece in which `encode` and `decode` run; None: in one."""
@@ -215,5 +217,5 @@ class VAE(nn.Module):
 
     def _require_length(self, axis: str, least: int, n: int) -> None:
         if n < least:
-            name = type(self).__name__
-            raise InputError(f"{name}: the input is too short", where=f"axis {axis}", expected=f"at least {least}", found=n)
+            what = f"{type(self).__name__}: the input is too short"
+            raise InputError(what, where=f"axis {axis}", expected=f"at least {least}", found=n)

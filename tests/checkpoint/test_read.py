@@ -53,6 +53,7 @@ def test_folders_as_diffusers_writes_them(
         assert checkpoint.format == ("safetensors" if safe else "pickle")
 
 
+@pytest.mark.filterwarnings("ignore:This serialization format is now deprecated:FutureWarning")
 def test_the_earlier_spelling_of_a_variant_index_opens_as_in_diffusers(tmp_path: Path, vae: AutoencoderKL) -> None:
     vae.save_pretrained(tmp_path, variant="fp16", max_shard_size="40KB")
     index = tmp_path / "diffusion_pytorch_model.safetensors.index.fp16.json"

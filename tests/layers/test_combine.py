@@ -127,6 +127,41 @@ def test_videos_stream(name: str, axis: int, frames: int, data: st.DataObject) -
     assert_streams(VIDEOS[name], x, axis, data.draw(cuttings(n) | st.just(singles(n))))
 
 
+@st.composite
+def time_convs(draw: st.DrawFn) -> Conv:
+    """Keeps the number of frames, with any delay."""
+    kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    before = draw(st.integers(0, (kernel - 1) * dilation))
+    pad = (before, (kernel - 1) * dilation - before)
+    conv = Conv(2, 2, (kernel, 1, 1), dilation=(dilation, 1, 1), pad=(pad, (0, 0), (0, 0)))
+    return filled(conv, seed=draw(st.integers(0, 9)))
+
+
+TREES = st.recursive(
+    time_convs() | st.builds(SiLU) | st.just(filled(GroupNorm(2, 1))),
+    lambda trees: (
+        st.builds(Chain, trees, trees)
+        | st.builds(Add, trees, trees)
+        | st.builds(SplitFirst, trees, trees)
+        | st.builds(PerFrame, st.builds(Identity))
+    ),
+    max_leaves=8,
+)
+
+
+@given(layer=TREES, frames=st.integers(1, 8), data=st.data())
+@settings(max_examples=150)
+def test_any_tree_streams(layer: Layer, frames: int, data: st.DataObject) -> None:
+    assert_streams(layer, normal(1, 2, frames, 1, 1), TIME, data.draw(cuttings(frames) | st.just(singles(frames))))
+
+
+@given(layer=TREES)
+@settings(max_examples=60)
+def test_any_tree_knows_its_inputs(layer: Layer) -> None:
+    """Perhaps a few too many: dilated windows have gaps, branches different holes."""
+    assert_needs(layer, normal(1, 2, 7, 1, 1), TIME, tight=False)
+
+
 @pytest.mark.parametrize("name", WAVES)
 def test_waves_know_their_inputs(name: str) -> None:
     assert_needs(WAVES[name], normal(*WAVE), SAMPLES)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import struct
 from pathlib import Path
@@ -101,6 +102,27 @@ def test_a_cut_file_is_refused(tmp_path: Path, name: str, part: float) -> None:
     (tmp_path / name).write_bytes(whole[: int(len(whole) * part)])
     with pytest.raises(MediaError, match=r"cut short|cannot be read"):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(("announced", "said"), [(700, r"cut short|cannot be read"), (0, "how long")])
+def test_a_flac_that_announces_another_length_is_refused(tmp_path: Path, announced: int, said: str) -> None:
+    soundfile.write(tmp_path / "a.flac", np.full((500, 1), 0.25), 44100)
+    raw = bytearray((tmp_path / "a.flac").read_bytes())
+    assert raw[22:26] == struct.pack(">I", 500)
+    raw[22:26] = struct.pack(">I", announced)
+    (tmp_path / "a.flac").write_bytes(raw)
+    with pytest.raises(MediaError, match=said):
+        read(tmp_path / "a.flac")
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", tone(100_000, 1))
+    with AudioReader(tmp_path / "a.wav") as reader:
+        blocks = reader.blocks(1000)
+        next(blocks)
+        os.truncate(tmp_path / "a.wav", 200_000)
+        with pytest.raises(MediaError, match="cut short"):
+            list(blocks)
 
 
 def test_a_wav_written_to_a_pipe_knows_no_length_and_is_read(tmp_path: Path) -> None:

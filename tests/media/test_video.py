@@ -204,13 +204,14 @@ def test_a_recording_is_no_video_with_or_without_a_cover(tmp_path: Path, cover: 
         VideoReader(tmp_path / "a.mp4")
 
 
-def test_a_container_without_a_frame_is_refused(tmp_path: Path) -> None:
-    with av.open(tmp_path / "a.mp4", "w") as container:
+def test_a_video_without_a_frame_is_refused(tmp_path: Path) -> None:
+    with av.open(tmp_path / "a.mp4", "w", options={"movflags": "empty_moov+frag_keyframe"}) as container:
         stream = container.add_stream("libx264", rate=24)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         container.start_encoding()
-    assert (tmp_path / "a.mp4").stat().st_size > 0
-    with pytest.raises(MediaError, match=r"no frame|no video"):
+    with av.open(tmp_path / "a.mp4") as container:
+        assert len(container.streams.video) == 1
+    with pytest.raises(MediaError, match="holds no frame"):
         VideoReader(tmp_path / "a.mp4")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.layers.laws import assert_needs, filled, normal
-from tests.models.narrow import OOBLECK8, both, latent, media, native, on_meta, relative_errors
+from tests.layers.laws import assert_needs, normal
+from tests.models.narrow import OOBLECK8, both, latent, media, native, on_meta, reference, relative_errors
 from vaeport.errors import ConfigError
 from vaeport.layers import SAMPLES
 from vaeport.models.oobleck import EntryClass, Oobleck, OobleckArchConfig
@@ -56,9 +56,10 @@ def test_needs(half: str) -> None:
 def test_odd_strides_are_those_of_diffusers() -> None:
     """(L + 1) // 3 latents, and one sample fewer for each odd stride; no published model has one."""
     arch = OOBLECK8.replace(downsampling_ratios=(3, 2))
-    vae = filled(Oobleck(arch))
-    assert [vae.encoder.length(n, SAMPLES) for n in (6, 11, 12)] == [1, 2, 2]
-    assert vae.decoder(normal(1, 8, 4)).shape[2] == vae.decoder.length(4, SAMPLES) == 23
+    ours, theirs = Oobleck(arch), reference(arch)
+    for n in (6, 10, 11, 12):
+        assert theirs.encoder(torch.zeros(1, 2, n)).shape[2] == ours.encoder.length(n, SAMPLES) == (n + 1) // 6
+    assert theirs.decoder(torch.zeros(1, 8, 4)).shape[2] == ours.decoder.length(4, SAMPLES) == 4 * 6 - 1
 
 
 def test_shapes_in_the_docstring() -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from vaeport.checkpoint.files import exists, nearest_paths
-from vaeport.checkpoint.layout import FILE_SUFFIXES, STEMS, find_weights
+from vaeport.checkpoint.layout import FILE_SUFFIXES, SAVE_STEM, STEMS, find_weights
 from vaeport.checkpoint.text import cut, listing
 from vaeport.errors import BlockedError, CheckpointError, InputError
 
@@ -99,47 +99,44 @@ def _fetch(repo: str, inner: Path, revision: str | None, variant: str | None, fi
     except Exception as error:  # the client raises its own, httpx's and the system's errors; all lie outside vaeport
         raise _blocked(repo, revision, error) from error
     path = snapshot / inner
-    if not path.exists():
-        offline = _is_offline()
-        kind = BlockedError if offline else CheckpointError
-        raise kind(
-            "the Hub's local copy lacks this part" if offline else "the repository lacks this part",
-            where=f"{repo}, revision {revision or 'main'}",
-            expected=str(inner),
-            found=nearest_paths(path),
-            fix="unset HF_HUB_OFFLINE to fetch it" if offline else "check subfolder and filename on the Hub's page",
-        )
-    if filename is None:
-        _require_weights(path, variant, repo, revision)
+    try:
+        if not exists(path):
+            raise CheckpointError("no such part", found=nearest_paths(path))
+        if filename is None:
+            find_weights(path, variant)
+    except CheckpointError as error:
+        dot = "" if variant is None else f".{variant}"
+        wanted = inner if filename is not None else inner / f"{SAVE_STEM}{dot}.safetensors or its shard index"
+        raise _lacking(repo, revision, wanted, error) from error
     return path
 
 
-def _require_weights(folder: Path, variant: str | None, repo: str, revision: str | None) -> None:
-    """Say what the repository has when it has no safetensors weights of this variant."""
-    from huggingface_hub import list_repo_files
+def _lacking(repo: str, revision: str | None, wanted: Path, error: CheckpointError) -> BlockedError | CheckpointError:
+    """Say what the repository has when its fetched files lack what was wanted, as `error` says."""
+    from huggingface_hub import HfApi
 
+    where = f"{repo}, revision {revision or 'main'}"
+    if _is_offline():
+        return BlockedError(
+            "the Hub's local cache lacks these files, and HF_HUB_OFFLINE is set",
+            where=where,
+            expected=str(wanted),
+            found=error.found,
+            fix="unset HF_HUB_OFFLINE to download them",
+        )
     try:
-        find_weights(folder, variant)
-    except CheckpointError as error:
-        if _is_offline():
-            raise BlockedError(
-                "these weights are not in the Hub's local cache, and HF_HUB_OFFLINE is set",
-                where=folder,
-                expected=error.expected,
-                found=error.found,
-                fix="unset HF_HUB_OFFLINE to download them",
-            ) from error
-        try:
-            names = [name for name in list_repo_files(repo, revision=revision) if name.endswith(FILE_SUFFIXES)]
-        except Exception as failure:  # as in _fetch
-            raise _blocked(repo, revision, failure) from failure
-        raise CheckpointError(
-            "the repository has no such safetensors weights there",
-            where=f"{repo}, revision {revision or 'main'}",
-            expected=error.expected,
-            found=listing(names, 12) or "no weight files",
-            fix="ask for one of these by subfolder and variant, or by filename",
-        ) from error
+        published = HfApi().model_info(repo, revision=revision).siblings or []
+    except Exception as failure:  # as in _fetch; a cache that is only partly filled hides that the Hub is out of reach
+        return _blocked(repo, revision, failure)
+    names = [file.rfilename for file in published if file.rfilename.endswith(FILE_SUFFIXES)]
+    names.sort(key=lambda name: (Path(name).parent != wanted.parent, name))  # the same component's first
+    return CheckpointError(
+        "the repository has no such safetensors weights",
+        where=where,
+        expected=str(wanted),
+        found=listing(names, 12) or "no weight files",
+        fix="ask for one of these by subfolder and variant, or by filename",
+    )
 
 
 def _is_offline() -> bool:

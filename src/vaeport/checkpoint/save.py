@@ -82,7 +82,7 @@ def save_folder(
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`. If it was not moved in by the end, it is removed, and so are parents made for it."""
+    """A new folder beside `folder`; whatever was not moved in by the end is removed, parents made for it too."""
     made = [parent for parent in folder.parents if not exists(parent)]
     staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.saving"
     try:

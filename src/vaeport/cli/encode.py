@@ -1,0 +1,49 @@
+"""`vaeport encode`: an image, video or audio file into a latent file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vaeport.cli.common import DeviceOption, DtypeOption, ModelOption, SubfolderOption, VAEOption, VariantOption, opened, progress
+
+
+def command(
+    source: Annotated[Path, typer.Argument(help="Image, video or audio file.")],
+    target: Annotated[Path, typer.Option("-o", "--output", help="Latent file (.safetensors).")],
+    vae: VAEOption,
+    subfolder: SubfolderOption = None,
+    model: ModelOption = None,
+    variant: VariantOption = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = "cpu",
+    sample: Annotated[int | None, typer.Option(help="Sample the posterior with this seed; otherwise its mode.")] = None,
+    normalize: Annotated[bool, typer.Option(help="Apply the family's latent normalisation.")] = False,
+    resample: Annotated[bool, typer.Option("--resample", help="Convert audio of another sample rate.")] = False,
+    upmix: Annotated[bool, typer.Option("--upmix", help="Use a mono recording for every channel.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Decode again and compare with the input.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Encode a file into latents; sizes and lengths that break the model's rule are padded, and decoding crops them."""
+    from vaeport.runtime.files import compare_files, encode_file
+
+    loaded = opened(vae, subfolder, model, variant, dtype, device, load_decoder=check)
+    with progress("encoding") as advance:
+        report = encode_file(
+            loaded, source, target, seed=sample, normalize=normalize, resample=resample, upmix=upmix, progress=advance
+        )
+    result = {"file": str(report.file), "latent": list(report.shape), "notes": list(report.notes)}
+    if check:
+        result |= {"round_trip": compare_files(loaded, source, target, resample=resample, upmix=upmix)}
+    print(json.dumps(result, indent=2) if as_json else "\n".join(f"{k}: {_text(v)}" for k, v in result.items() if v))
+    if check and not result["round_trip"]["complete"]:  # type: ignore[call-overload,index]
+        raise typer.Exit(1)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return "; ".join(value) if isinstance(value, list) and value and isinstance(value[0], str) else str(value)

@@ -69,7 +69,7 @@ class Barrier(Layer):
 
 
 def stream(layer: Layer, pieces: Iterable[Tensor], axis: int) -> Iterator[Tensor]:
-    """Feeds `pieces` (cut along `axis`, some perhaps of length 0) to `layer`; yields outputs as soon as they are known."""
+    """Feeds `pieces` (cut along `axis`; their length may be 0) to `layer`; yields outputs as soon as they are known."""
     state: State = None
     for piece in pieces:
         y, state = layer.step(piece if piece.shape[axis] else None, state, False, axis)

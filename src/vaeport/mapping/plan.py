@@ -24,6 +24,12 @@ class Step:
     rule: Rule
     stored: tuple[str, ...]
 
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of each stored tensor."""
+        parts = len(self.stored)
+        return self.rule.units.foreign_shape((self.shape[0] // parts, *self.shape[1:]) if parts > 1 else self.shape)
+
     def read(self, tensor: Callable[[str], Tensor]) -> Tensor:
         """The native tensor; a view of the stored one unless several are fused."""
         parts = [tensor(key) for key in self.stored]
@@ -103,12 +109,11 @@ def plan(layout: Layout, native: Shapes, stored: Shapes | None = None, *, skippe
             missing.extend(absent)
         if absent or key in skipped:
             continue
-        part = (shape[0] // len(names), *shape[1:]) if len(names) > 1 else shape
-        wanted = rule.units.foreign_shape(part)
-        wrong = [k for k in names if stored is not None and tuple(stored[k]) != wanted]
-        misshapen.extend(f"{k} {list((stored or {})[k])} instead of {list(wanted)}" for k in wrong)
+        step = Step(key, tuple(shape), rule, names)
+        wrong = [k for k in names if stored is not None and tuple(stored[k]) != step.stored_shape]
+        misshapen.extend(f"{k} {list((stored or {})[k])} instead of {list(step.stored_shape)}" for k in wrong)
         if not wrong:
-            steps.append(Step(key, tuple(shape), rule, names))
+            steps.append(step)
     rest = {name: key for name, key in spelt.items() if name not in used}
     dropped = {key: drop.reason for name, key in rest.items() for drop in layout.drops if re.fullmatch(drop.foreign, name)}
     unexpected = [key for key in rest.values() if key not in dropped] + [f"{key} (under two names)" for key in twice]

@@ -46,6 +46,8 @@ class AudioReader:
             self._refuse_cut_short()
             if not self.frames:
                 raise MediaError("the recording is empty", where=self.path, expected="at least 1 sample", found="0")
+            if self.frames > 1 << 62:  # what libsndfile makes of a FLAC that was written to a pipe
+                raise MediaError("the recording does not say how long it is", where=self.path, fix="re-encode it")
         except BaseException:
             self.close()
             raise

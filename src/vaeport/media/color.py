@@ -38,7 +38,6 @@ class ColorConverter:
         rgb = self._reformatter.reformat(
             frame,
             format="rgba" if transparent else "rgb24",
-            dst_color_range=_FULL,
             interpolation=_EXACT,
             **source,
         )

@@ -100,6 +100,7 @@ class AutoencoderKL(VAE):
 
     arch_class = AutoencoderKLArchConfig
     config_class = ImageVAEConfig
+    aliases = ("AutoEncoder",)
     arch: AutoencoderKLArchConfig
 
     @staticmethod

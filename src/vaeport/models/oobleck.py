@@ -97,6 +97,7 @@ class Oobleck(VAE):
 
     arch_class = OobleckArchConfig
     config_class = AudioVAEConfig
+    aliases = ("OobleckVAE", "SAAudioVAEModel")
     arch: OobleckArchConfig
 
     @staticmethod

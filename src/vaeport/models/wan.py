@@ -128,6 +128,7 @@ class Wan(VAE):
 
     arch_class = WanArchConfig
     config_class = VideoVAEConfig
+    aliases = ("WanVAE", "WanVAE_")
     arch: WanArchConfig
     encode_pieces = (1, 4)
     decode_pieces = (1, 1)

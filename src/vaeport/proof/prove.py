@@ -21,6 +21,7 @@ from vaeport.proof import gates
 from vaeport.proof.cases import Case, cases_of, timing_case, unfit
 from vaeport.proof.draw import draw_state
 from vaeport.proof.remote import StaleCaptureError
+from vaeport.proof.seeded import gains
 from vaeport.proof.sides import Capture, Job, NativeSide, Side
 from vaeport.proof.verdict import Row, Verdict
 from vaeport.vae import VAE
@@ -28,12 +29,6 @@ from vaeport.vae import VAE
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 REQUIRED = ("mean", "decoded", "unclamped")
 OPTIONAL = ("round_trip", "moments", "std", "normalized")
-# else a third of a unit-variance output would be clamped, and faults with it
-OUTPUT_GAIN = 0.5
-# else neighbouring tokens, which are alike, share their attention evenly, and a fault in it moves nothing
-QUERY_GAIN = 2.0
-# else residual branches without a norm double the activations, unit after unit
-BRANCH_GAIN = 0.5
 
 
 @dataclass
@@ -118,10 +113,7 @@ class Proof:
             state = self.native.open(self.weights).state_dict()
             tensors = {k: t.contiguous() for step in mapped.steps for k, t in step.write(state[step.native]).items()}
         else:
-            gains = {"attention.qkv.weight": QUERY_GAIN, "main.conv2.weight_g": BRANCH_GAIN}
-            if self._template.contract.clamp is not None:
-                gains |= {"decoder.conv_out.weight": OUTPUT_GAIN, "decoder.conv_out.bias": OUTPUT_GAIN}
-            scale = {k: g for step in mapped.steps for end, g in gains.items() if step.native.endswith(end) for k in step.stored}
+            scale = gains(mapped, clamped=self._template.contract.clamp is not None)
             tensors = draw_state(shapes, self.seed, scale={**scale, **self.scale})
         (folder / "config.json").write_text(json.dumps(self._template.arch.to_published()))
         path = folder / "diffusion_pytorch_model.safetensors"

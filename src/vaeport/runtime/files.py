@@ -1,0 +1,194 @@
+"""Files to latents and back: `encode_file`, `decode_file`, `compare_files`.
+
+Video and audio are read, run and written piece by piece, so memory does not grow with their length. Lengths and sizes
+that the model's rule does not allow are padded at their end, which the latent file records and decoding cuts off again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vaeport.errors import LatentFileError, MediaError
+from vaeport.media import AudioWriter, LatentHeader, VideoWriter, read_latents, to_pixels, write_image, write_latents
+from vaeport.registry import ModelRegistry
+from vaeport.runtime.inputs import IMAGES, AudioInput, Input, open_input
+from vaeport.vae import VAE
+
+Progress = Callable[[int, int | None], None]
+"""Called with positions done, and their total if it is known: frames, samples, or 1 for an image."""
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What was written: shape of the latent or sizes of the media, and notes on everything that was adapted."""
+
+    file: Path
+    shape: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def encode_file(
+    vae: VAE,
+    source: str | Path,
+    target: str | Path,
+    *,
+    seed: int | None = None,
+    normalize: bool = False,
+    resample: bool = False,
+    upmix: bool = False,
+    progress: Progress | None = None,
+) -> FileReport:
+    """Encodes an image, video or audio file into a latent file.
+
+    seed        sample the posterior with this seed instead of taking its mode
+    normalize   apply the family's latent normalisation
+    resample    convert audio of another sample rate, which is an error otherwise
+    upmix       use a mono recording for every channel, which is an error otherwise
+
+    Raises MediaError, LatentFileError, InputError or BlockedError; the target appears whole or not at all.
+    """
+    generator = None if seed is None else torch.Generator(vae.device).manual_seed(seed)
+    with open_input(vae, Path(source), resample=resample, upmix=upmix) as media:
+        pieces = _counted(media, progress)
+        dists = vae.stream_encode(pieces) if media.streams else (vae.encode(x).latent_dist for x in pieces)
+        parts = [d.mode() if generator is None else d.sample(generator) for d in dists]
+        if not parts:
+            raise MediaError("nothing to encode", where=source, expected="at least one frame or sample", found="none")
+        latents = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+        if not latents.isfinite().all():
+            raise MediaError("the latents are not finite", where=source, fix="try float32, and check the checkpoint")
+        header = LatentHeader(
+            model=ModelRegistry.find(type(vae).__name__).name,
+            class_name=type(vae).__name__,
+            contract=vae.contract.to_json(),
+            posterior="mode" if generator is None else "sample",
+            normalized=normalize,
+            source=media.source(),
+            dtype=str(vae.dtype).removeprefix("torch."),
+            weights_hash=vae.weights_hash(),
+        )
+    write_latents(target, vae.normalize(latents) if normalize else latents, header)
+    return FileReport(Path(target), tuple(latents.shape), tuple(media.notes))
+
+
+def decode_file(vae: VAE, source: str | Path, target: str | Path, *, progress: Progress | None = None) -> FileReport:
+    """Decodes a latent file into an image, video or audio file of exactly the size and length that was encoded.
+
+    Raises LatentFileError for latents of another model or contract, MediaError, InputError or BlockedError; the target
+    appears whole or not at all.
+    """
+    latents, header = read_latents(source)
+    header.require(vae.contract.to_json(), ModelRegistry.find(type(vae).__name__).name)
+    target, origin = Path(target), header.source
+    notes = [] if header.weights_hash in (None, vae.decoder and vae.weights_hash()) else ["the latents were made with other weights"]
+    if origin["modality"] == "audio":
+        with AudioWriter(target, rate=origin["sample_rate"], channels=vae.contract.channels) as audio:
+            for block in decoded_pieces(vae, latents, header, progress):
+                audio.write(block[0].float().cpu())
+        return FileReport(target, (vae.contract.channels, origin["samples"]), tuple(notes))
+    height, width, frames = origin["height"], origin["width"], origin.get("frames", 1)
+    if target.suffix.lower() in IMAGES:
+        if frames != 1:
+            raise MediaError("a clip does not fit into an image", where=target, expected="1 frame", found=f"{frames} frames")
+        (image,) = decoded_pieces(vae, latents, header, progress)
+        write_image(target, to_pixels(image[0].float().cpu().view(3, height, width)))
+        return FileReport(target, (height, width, 3), tuple(notes))
+    with VideoWriter(target, rate=Fraction(origin.get("rate", "1")), width=width, height=height) as video:
+        for piece in decoded_pieces(vae, latents, header, progress):
+            video.write(to_pixels(piece[0].float().cpu().view(3, -1, height, width)))
+    return FileReport(target, (frames, height, width, 3), tuple(notes))
+
+
+def compare_files(vae: VAE, source: str | Path, latent_file: str | Path, *, resample: bool = False, upmix: bool = False) -> dict[str, object]:
+    """Decodes a latent file next to the file it was made from: positions of both, and the signal-to-noise ratio in dB.
+
+    The ratio is peak (2.0, the width of the value range) for pictures and the signal's own power for audio.
+    """
+    latents, header = read_latents(latent_file)
+    header.require(vae.contract.to_json(), ModelRegistry.find(type(vae).__name__).name)
+    noise = power = 0.0
+    count = positions = expected = 0
+    with open_input(vae, Path(source), resample=resample, upmix=upmix) as media:
+        original = _Cursor(media.unpadded())
+        for piece in decoded_pieces(vae, latents, header, None):
+            same = original.take(piece.shape[2] if media.streams else piece.shape[0])
+            positions += piece.shape[2] if media.streams else piece.shape[0]
+            noise += (piece - same).double().pow(2).sum().item()
+            power += same.double().pow(2).sum().item()
+            count += piece.numel()
+        expected = positions + original.rest()
+    signal = power / count if header.source["modality"] == "audio" else 4.0
+    ratio = math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / (noise / count))
+    return {"positions": positions, "expected": expected, "complete": positions == expected, "signal_to_noise_db": round(ratio, 2)}
+
+
+def decoded_pieces(vae: VAE, latents: Tensor, header: LatentHeader, progress: Progress | None) -> Iterator[Tensor]:
+    """Media [1, C, ...] in pieces, cut to the size and length that was encoded."""
+    z = latents.to(vae.device, vae.dtype)
+    z = vae.denormalize(z) if header.normalized else z
+    origin = header.source
+    if vae.contract.modality == "image":
+        image = vae.decode(z).sample[..., : origin["height"], : origin["width"]]
+        if progress:
+            progress(1, 1)
+        yield image
+        return
+    step = vae.decode_pieces[1] if vae.decode_pieces else 16
+    left = total = origin["samples"] if vae.contract.modality == "audio" else origin.get("frames", 1)
+    for piece in vae.stream_decode(z.split(step, 2)):
+        kept = piece[:, :, :left]
+        left -= kept.shape[2]
+        if vae.contract.modality == "video":
+            kept = kept[..., : origin["height"], : origin["width"]]
+        if progress:
+            progress(total - left, total)
+        if kept.shape[2]:
+            yield kept
+    if left:
+        raise LatentFileError("the latents end before the media does", expected=f"{total} positions", found=total - left)
+
+
+def _counted(media: Input, progress: Progress | None) -> Iterator[Tensor]:
+    done = 0
+    for piece in media.pieces():
+        done += piece.shape[2] if media.streams else 1
+        yield piece
+        if progress:
+            progress(done, media.total)
+
+
+class _Cursor:
+    """Takes any number of positions from pieces of other lengths."""
+
+    def __init__(self, pieces: Iterator[Tensor]) -> None:
+        self.pieces = pieces
+        self.held: Tensor | None = None
+
+    def take(self, n: int) -> Tensor:
+        """The next `n` positions along axis 2, or the next piece whole if it is an image [1, C, H, W]."""
+        parts: list[Tensor] = []
+        while n > 0:
+            if self.held is None:
+                self.held = next(self.pieces)
+            if self.held.dim() == 4:
+                whole, self.held = self.held, None
+                return whole
+            part, rest = self.held[:, :, :n], self.held[:, :, n:]
+            parts.append(part)
+            n -= part.shape[2]
+            self.held = rest if rest.shape[2] else None
+        return torch.cat(parts, 2)
+
+    def rest(self) -> int:
+        """How many positions are left."""
+        return sum(p.shape[2] for p in ([] if self.held is None else [self.held])) + sum(p.shape[2] for p in self.pieces)
+
+
+__all__ = ["AudioInput", "FileReport", "compare_files", "decode_file", "decoded_pieces", "encode_file"]
