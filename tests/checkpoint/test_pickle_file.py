@@ -215,6 +215,32 @@ def test_doubled_records(tmp_path: Path, refuses: Any) -> None:
         open_checkpoint(path)
 
 
+def _patch(path: Path, marker: bytes, at: int, new: bytes) -> None:
+    """Overwrite bytes counted from the last `marker` in the file."""
+    content = bytearray(path.read_bytes())
+    start = content.rindex(marker) + at
+    content[start : start + len(new)] = new
+    path.write_bytes(content)
+
+
+def test_record_that_ends_beyond_the_file(tmp_path: Path, refuses: Any) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"w": torch.zeros(100)}, path)
+    _patch(path, b"weights/data/0", -26, b"\xff\xff\xff\x7f" * 2)  # both sizes, in the directory at the end
+    expected, found = f"records inside the {path.stat().st_size} bytes", "'weights/data/0' ends beyond"
+    with refuses(CorruptFileError, BAD_ZIP, where=path, expected=expected, found=found):
+        open_checkpoint(path)
+
+
+def test_directory_that_disagrees_with_the_records(tmp_path: Path, refuses: Any) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"w": torch.zeros(100), "x": torch.zeros(100)}, path)
+    _patch(path, b"weights/data/0", 0, b"weights/data/7")
+    found = "no header of 'weights/data/7' at byte"
+    with refuses(CorruptFileError, BAD_ZIP, where=path, expected="a sound zip archive", found=found):
+        open_checkpoint(path)
+
+
 def test_storage_that_is_longer_than_its_record(tmp_path: Path, refuses: Any) -> None:
     path = tmp_path / "weights.pt"
     torch.save({"w": torch.arange(100.0), "x": torch.arange(50.0)}, path)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from vaeport.checkpoint import open_checkpoint
 from vaeport.checkpoint.safetensors_file import DTYPES, read_header
-from vaeport.errors import CorruptFileError
+from vaeport.errors import CheckpointError, CorruptFileError
 
 AGAIN = "download or copy the file again"
 
@@ -120,6 +120,7 @@ def test_header_that_is_not_sound_json(
         (entry(shape=[1] * 65), "shape", "at most 64 sizes", "[1, 1"),
         (entry(shape="2"), "shape", "sizes", "'2'"),
         (entry(shape=[3]), "size", "12 bytes for F32 [3]", "8 bytes"),
+        (entry(shape=[1]), "size", "4 bytes for F32 [1]", "8 bytes"),
         (entry(shape=[2**40, 2**40]), "size", f"{2**82} bytes", "8 bytes"),
         (entry(offsets=[8, 0]), "data_offsets", "[begin, end] with 0 <= begin <= end", "[8, 0]"),
         (entry(offsets=[0]), "data_offsets", "[begin, end]", "[0]"),
@@ -168,6 +169,19 @@ def test_hostile_names_neither_flood_nor_steer_the_terminal(
     path = write_safetensors({"\x1b[2J" + "n" * 10_000: entry(dtype="?")}, bytes(8))
     with refuses(CorruptFileError, "the safetensors header is wrong about the dtype of a tensor", where="\\x1b[2Jnnn"):
         open_checkpoint(path)
+
+
+def test_a_file_that_changes_after_it_was_opened(tmp_path: Path, refuses: Any) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"w": torch.ones(1000)}, path)
+    with open_checkpoint(path) as checkpoint:
+        path.write_bytes(b"")
+        what, fix = "the tensor cannot be mapped", "open it again"
+        with refuses(CheckpointError, what, where=f"{path}, tensor 'w'", found="header", fix=fix):
+            checkpoint.tensor("w")
+        path.unlink()
+        with refuses(CheckpointError, what, where=path, found="No such file", fix=fix):
+            checkpoint.tensor("w")
 
 
 def test_the_header_alone_is_read(write_safetensors: Callable[..., Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.layers.laws import difference
-from tests.models.narrow import MODELS, both, diffusers_class, media, shapes, weight_map
+from tests.models.narrow import MODELS, both, diffusers_class, media, reference, shapes, weight_map
 from tests.weights.laws import official_shapes
 from vaeport.mapping import Layout, plan
 from vaeport.proof.precision import Float64Mode
@@ -33,9 +32,16 @@ def theirs(name: str) -> Any:
     return both(name, torch.float32)[1]
 
 
+def another(name: str) -> Any:
+    """The same model once more, to be changed."""
+    model = reference(MODELS[name][1])
+    model.load_state_dict(theirs(name).state_dict())
+    return model
+
+
 def their_state(name: str) -> dict[str, Tensor]:
-    """Its weights under Diffusers' keys."""
-    return dict(theirs(name).state_dict())
+    """A copy of its weights, under Diffusers' keys."""
+    return {key: tensor.clone() for key, tensor in theirs(name).state_dict().items()}
 
 
 def their_class(name: str) -> Any:
@@ -114,9 +120,9 @@ def moments(posterior: Any) -> Tensor:
     return torch.cat((posterior.mode(), posterior.std), 1)
 
 
-def assert_same(ours: VAE, reference: Any, name: str) -> None:
-    """Both, in float64, encode and decode alike, and what they give is no constant."""
-    for found, expected in zip(run(ours, name), run(reference.double(), name), strict=True):
+def assert_same(ours: VAE, theirs: Any, name: str) -> None:
+    """Both encode and decode alike in float64, to which the reference is converted; neither is a constant."""
+    for found, expected in zip(run(ours, name), run(theirs.double(), name), strict=True):
         size = float(expected.square().mean().sqrt())
         assert size > 0.01
         assert float(expected.std()) > 0.01 * size
@@ -126,8 +132,3 @@ def assert_same(ours: VAE, reference: Any, name: str) -> None:
 def listing(folder: Path) -> dict[str, bytes]:
     """All that a folder holds, to be compared before and after."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def copy(folder: Path, target: Path) -> Path:
-    shutil.copytree(folder, target)
-    return target

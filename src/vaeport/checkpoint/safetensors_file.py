@@ -68,7 +68,10 @@ class SafetensorsFile:
             tensor: torch.Tensor = self._handle.get_tensor(name)
         except (SafetensorError, OSError, RuntimeError, ValueError, OverflowError) as error:
             raise CheckpointError(
-                "the tensor cannot be mapped", where=f"{self.path}, tensor {short(name)}", found=cut(str(error))
+                "the tensor cannot be mapped",
+                where=f"{self.path}, tensor {short(name)}",
+                found=cut(str(error)),
+                fix="the file may have changed since it was opened; open it again",
             ) from error
         # A header of odd length puts values on odd addresses, which kernels need not accept.
         return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor

@@ -18,7 +18,7 @@ OUTPUT_GAIN = 0.5
 # Neighbouring tokens are alike and would share their attention evenly, so that a fault in it moved nothing.
 QUERY_GAIN = 2.0
 # Residual branches without a norm would double the activations, unit after unit.
-BRANCH_GAIN = 0.5
+BRANCH_GAIN = 0.25
 
 
 def gains(mapped: Plan, *, clamped: bool) -> dict[str, float]:

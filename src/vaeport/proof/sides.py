@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -223,6 +223,7 @@ def _one(module: nn.Module, job: Job, capture: Capture, outputs: Any, traced: An
     )
     before = torch.get_default_dtype()
     with ExitStack() as stack:
+        stack.enter_context(_full_float32())
         mode = Float64Mode() if job.dtype is None else None
         if job.relaid:
             x, z, undo = _relaid(x, z)
@@ -242,6 +243,18 @@ def _one(module: nn.Module, job: Job, capture: Capture, outputs: Any, traced: An
     capture.clamped = (raw != decoded).double().mean().item() if raw.shape == decoded.shape else 1.0
     if mode is not None:
         capture.promoted = sorted(mode.promoted)
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Without TensorFloat-32, whose rounding would count as float32's."""
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = False
+    yield
+    for switch, value in zip(switches, before, strict=True):
+        switch.allow_tf32 = value
 
 
 def _relaid(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
