@@ -15,7 +15,11 @@ from vaeport.vae import VAE
 KL = AutoencoderKLArchConfig(block_out_channels=(64, 64, 128), latent_channels=4, scaling_factor=0.3, shift_factor=0.1)
 WAN = WanArchConfig(base_dim=16, z_dim=4, latents_mean=(0.1, -0.2, 0.3, 0.0), latents_std=(1.5, 0.7, 2.0, 1.0))
 OOBLECK = OobleckArchConfig(
-    encoder_hidden_size=16, decoder_input_channels=8, decoder_channels=16, downsampling_ratios=(2, 4), channel_multiples=(1, 2)
+    encoder_hidden_size=16,
+    decoder_input_channels=8,
+    decoder_channels=16,
+    downsampling_ratios=(2, 4),
+    channel_multiples=(1, 2),
 )
 ARCHS: dict[str, VAEArchConfig] = {"autoencoder_kl": KL, "wan": WAN, "oobleck": OOBLECK}
 

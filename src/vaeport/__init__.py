@@ -1,8 +1,8 @@
 """vaeport: native VAEs for diffusion models, and the proof that they equal their originals.
 
-    vae = vaeport.load("black-forest-labs/FLUX.1-dev", subfolder="vae")
-    latents = vae.encode(image).latent_dist.mode()
-    image = vae.decode(latents).sample
+vae = vaeport.load("black-forest-labs/FLUX.1-dev", subfolder="vae")
+latents = vae.encode(image).latent_dist.mode()
+image = vae.decode(latents).sample
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a VAE is (`VAEArchConfig`), how it is loaded and run (`VAEConfig`), and what its latents mean (`LatentContract`)."""
+"""What a VAE is (`VAEArchConfig`), how it is loaded and run (`VAEConfig`), what its latents mean (`LatentContract`)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,11 @@ class VAEArchConfig:
                 raise ConfigError(
                     f"`{key}` must be positive", where=f"config.json of {cls.class_names[0]}", found=repr(value)
                 )
-        missing = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING and f.name not in values]
+        missing = [
+            f.name
+            for f in fields(cls)
+            if f.default is MISSING and f.default_factory is MISSING and f.name not in values
+        ]
         if missing:
             raise ConfigError(f"config.json of {cls.class_names[0]} lacks {', '.join(missing)}")
         if extra.get("_class_name") == cls.class_names[0]:
@@ -69,7 +73,9 @@ class VAEArchConfig:
         arch = cls(**values, extra=extra)
         for key, wanted in arch.constants().items():
             found = extra.pop(key, wanted)
-            if (tuple(found) if isinstance(found, list) else found) != (tuple(wanted) if isinstance(wanted, list) else wanted):
+            if (tuple(found) if isinstance(found, list) else found) != (
+                tuple(wanted) if isinstance(wanted, list) else wanted
+            ):
                 raise ConfigError(
                     f"`{key}` has a value that this architecture does not have",
                     where=f"config.json of {cls.class_names[0]}",
@@ -145,7 +151,9 @@ class VAEConfig:
             raise ConfigError("load_encoder and load_decoder are both False", fix="load at least one half")
         asked = [name for name in ("use_tiling", "use_temporal_tiling", "use_parallel_tiling") if getattr(self, name)]
         if asked and self.modality == "audio":
-            raise ConfigError(f"{', '.join(asked)}: audio is never tiled", fix="stream it: `vae.stream_decode(...)` is exact")
+            raise ConfigError(
+                f"{', '.join(asked)}: audio is never tiled", fix="stream it: `vae.stream_decode(...)` is exact"
+            )
         if asked:
             raise ConfigError(
                 f"{', '.join(asked)}: no tiling executor exists yet",
@@ -173,7 +181,7 @@ class AudioVAEConfig(VAEConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AxisRule:
-    """One axis of the input: legal lengths are offset + multiple * k, which give k (offset 0) or 1 + k latents (offset 1)."""
+    """One axis of the input: the legal lengths offset + multiple * k give offset + k latents; offset is 0 or 1."""
 
     name: str
     multiple: int

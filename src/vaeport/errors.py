@@ -1,17 +1,17 @@
 """Every error that vaeport raises on purpose.
 
-    VaeportError                    exit code 2
-    ├── ConfigError                 config.json is missing, malformed, unsupported, or contradicts itself
-    │   └── UnknownModelError       no registered model answers to the class name
-    ├── CheckpointError             a weight file cannot be used
-    │   ├── CorruptFileError        truncated, malformed, or lying about its sizes
-    │   ├── UnsafePickleError       the pickle wants to run code
-    │   └── KeyMismatchError        missing or unexpected keys, wrong shapes
-    ├── InputError                  a tensor or an argument does not fit the model's contract
-    ├── MediaError                  an image, video or audio file cannot be read or written
-    ├── LatentFileError             a latent file cannot be read, or belongs to another model
-    ├── ProofError                  a proof cannot be set up
-    └── BlockedError                exit code 3: something outside vaeport is missing (an extra, the network, disk space)
+VaeportError                    exit code 2
+├── ConfigError                 config.json is missing, malformed, unsupported, or contradicts itself
+│   └── UnknownModelError       no registered model answers to the class name
+├── CheckpointError             a weight file cannot be used
+│   ├── CorruptFileError        truncated, malformed, or lying about its sizes
+│   ├── UnsafePickleError       the pickle wants to run code
+│   └── KeyMismatchError        missing or unexpected keys, wrong shapes
+├── InputError                  a tensor or an argument does not fit the model's contract
+├── MediaError                  an image, video or audio file cannot be read or written
+├── LatentFileError             a latent file cannot be read, or belongs to another model
+├── ProofError                  a proof cannot be set up
+└── BlockedError                exit code 3: something outside vaeport is missing (an extra, the network, disk space)
 """
 
 from __future__ import annotations

@@ -76,10 +76,10 @@ class ModelRegistry:
 
 def _unknown(name: str, names: Iterable[str], where: object = None) -> UnknownModelError:
     known = sorted(set(names))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return UnknownModelError(
         f"no model is registered for `{name}`",
         where=where,
         expected=f"one of {', '.join(known)}",
-        fix=f"did you mean {' or '.join(near)}?" if near else "port it, or install the package that registers it",
+        fix=(f"did you mean {' or '.join(near)}? If not, " if near else "") + "port it, or install its package",
     )

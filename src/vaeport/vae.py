@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from vaeport.configs import LatentContract, VAEArchConfig, VAEConfig
 from vaeport.errors import InputError
-from vaeport.layers import SAMPLES, TIME, DiagonalGaussian, LatentNormalizer, Layer, SoftplusGaussian, run_in_pieces, stream
+from vaeport.layers import (
+    SAMPLES,
+    TIME,
+    DiagonalGaussian,
+    LatentNormalizer,
+    Layer,
+    SoftplusGaussian,
+    run_in_pieces,
+    stream,
+)
 
 Minimum = list[tuple[str, int]]
 """Least length of each axis, by name."""
@@ -118,7 +127,9 @@ class VAE(nn.Module):
         minimum = [(a.name, 1) for a in self.contract.axes]
         return map(self._clamped, self._stream("decoder", pieces, self.contract.latent_channels, minimum))
 
-    def forward(self, x: Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None) -> DecoderOutput:
+    def forward(
+        self, x: Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
+    ) -> DecoderOutput:
         """The round trip through the posterior's mode, or a sample of it."""
         posterior = self.encode(x).latent_dist
         return self.decode(posterior.sample(generator) if sample_posterior else posterior.mode())
@@ -141,7 +152,9 @@ class VAE(nn.Module):
         """Device of the weights."""
         return next(self.parameters()).device
 
-    def save(self, folder: str | Path, *, max_shard_size: int | str = "10GB", variant: str | None = None) -> tuple[Path, ...]:
+    def save(
+        self, folder: str | Path, *, max_shard_size: int | str = "10GB", variant: str | None = None
+    ) -> tuple[Path, ...]:
         """Writes a component folder in the Diffusers layout, sharded when larger than `max_shard_size`."""
         from vaeport.runtime.load import save
 
@@ -205,7 +218,9 @@ class VAE(nn.Module):
             fix = f"scale it to [{low:g}, {high:g}] and convert it to {self.dtype}"
             raise InputError(f"{name} takes floating-point tensors", expected=self.dtype, found=x.dtype, fix=fix)
         if x.dtype != self.dtype:
-            raise InputError("input and weights differ in type", expected=self.dtype, found=x.dtype, fix="x.to(vae.dtype)")
+            raise InputError(
+                "input and weights differ in type", expected=self.dtype, found=x.dtype, fix="x.to(vae.dtype)"
+            )
         if x.device != self.device:
             raise InputError("input and weights are on different devices", expected=self.device, found=x.device)
         if x.shape[0] < 1:

@@ -108,6 +108,13 @@ def test_links_of_a_hub_cache_lead_to_the_blobs_of_their_repository_alone(
         assert checkpoint.tensor("c").tolist() == [1]
     save_file({"c": torch.ones(1)}, tmp_path / "outside.safetensors")
     (snapshot / "two.safetensors").unlink()
+    save_file({"c": torch.ones(1)}, repository / "blobs" / "c.safetensors")
+    sound = (snapshot / INDEX).read_text()
+    (snapshot / INDEX).unlink()
+    (snapshot / INDEX).write_text(sound.replace("two.safetensors", "../../../blobs/c.safetensors"))
+    with refuses(CorruptFileError, OUTSIDE, where=snapshot / INDEX, found="'../../../blobs/c.safetensors'"):
+        open_checkpoint(snapshot)
+    (snapshot / INDEX).write_text(sound)
     (snapshot / "two.safetensors").symlink_to(tmp_path / "outside.safetensors")
     with refuses(CorruptFileError, OUTSIDE, where=snapshot / INDEX, found="'two.safetensors'"):
         open_checkpoint(snapshot)

@@ -8,7 +8,6 @@ at every depth must agree by gate S.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +29,9 @@ NATIVE = {
 
 
 @pytest.fixture(scope="module", params=NATIVE)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Golden, vaeport.VAE]]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Golden, vaeport.VAE]]:
     golden = load_golden(request.param)
     _, variant, name = NATIVE[request.param]
     file = tmp_path_factory.mktemp("official") / name
@@ -116,7 +117,11 @@ def test_every_depth(pair: tuple[Golden, vaeport.VAE]) -> None:
     compared = 0
     for case in sorted({tap.split(".")[0] for tap in golden.taps}):
         paths = aligned(golden, vae)
-        taps = {tap: paths[path] for tap in golden.taps if (path := tap.partition(".")[2]) in paths and tap.startswith(f"{case}.")}
+        taps = {
+            tap: paths[path]
+            for tap in golden.taps
+            if (path := tap.partition(".")[2]) in paths and tap.startswith(f"{case}.")
+        }
         seen: dict[str, Tensor] = {}
         handles = [vae.get_submodule(native).register_forward_hook(keep(seen, tap)) for tap, native in taps.items()]
         if f"{case}.x" in golden.inputs:
@@ -139,7 +144,12 @@ def aligned(golden: Golden, vae: vaeport.VAE) -> dict[str, str]:
     native = {k: tuple(v.shape) for k, v in vae.state_dict().items()}
     layouts = ModelRegistry.find(NATIVE[golden.name][0]).layouts
     fitting = next(p for p in (plan(layout, native, shapes) for layout in layouts) if p.fits)
-    return {key.rpartition(".")[0]: s.native.rpartition(".")[0] for s in fitting.steps for key in s.stored if len(s.stored) == 1}
+    return {
+        key.rpartition(".")[0]: s.native.rpartition(".")[0]
+        for s in fitting.steps
+        for key in s.stored
+        if len(s.stored) == 1
+    }
 
 
 def keep(seen: dict[str, Tensor], tap: str) -> Callable[[nn.Module, object, Tensor], None]:

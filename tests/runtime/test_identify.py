@@ -24,7 +24,10 @@ from vaeport.runtime.identify import Candidate, identify
 Shapes = Mapping[str, tuple[int, ...]]
 CLIP = {"cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77)}
 OPEN_CLIP = {"cond_stage_model.model.ln_final.weight": (1024,)}
-XL = {"conditioner.embedders.0.transformer.text_model.final_layer_norm.weight": (768,), **CLIP}
+XL = {
+    "conditioner.embedders.0.transformer.text_model.embeddings.position_ids": (1, 77),
+    "conditioner.embedders.1.model.ln_final.weight": (1280,),
+}
 MMDIT = {"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (4, 4)}
 UNET = {"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3), "model_ema.decay": ()}
 TRAINING = {"loss.logvar": (), "loss.discriminator.main.0.weight": (64, 3, 4, 4), "model_ema.num_updates": ()}
@@ -105,9 +108,10 @@ def test_what_is_asked_for_must_fit(tmp_path: Path) -> None:
     with pytest.raises(KeyMismatchError) as refused:
         found(tmp_path / "ae.safetensors", Z16, model_variant="sd1")
     assert refused.value.where == f"{tmp_path / 'ae.safetensors'}, read as autoencoder_kl sd1"
-    assert "4 missing" in str(refused.value.found)
-    assert "4 wrong shape: decoder.conv_in.weight [512, 16, 3, 3]" in str(refused.value.found)
-    with pytest.raises(UnknownModelError, match="no registered") if False else pytest.raises(KeyMismatchError):
+    assert "4 missing: quant_conv.weight" in str(refused.value.found)
+    assert "3 wrong shape" in str(refused.value.found)
+    assert "decoder.conv_in.weight [512, 16, 3, 3] instead of [512, 4, 3, 3]" in str(refused.value.found)
+    with pytest.raises(KeyMismatchError, match="read as oobleck stable-audio-open"):
         found(tmp_path / "ae.safetensors", Z16, model="oobleck")
 
 

@@ -50,12 +50,8 @@ class PickleFile:
         }
 
     def tensor(self, name: str) -> torch.Tensor:
-        """One tensor, on the CPU. It stays valid after `close`."""
+        """One tensor, on the CPU."""
         return self._tensors[name]
-
-    def close(self) -> None:
-        """Let go of the file; tensors that were handed out keep their mapping."""
-        self._tensors = {}
 
 
 def _load(path: Path, *, mmap: bool) -> object:

@@ -66,8 +66,6 @@ class Checkpoint:
 
     def close(self) -> None:
         """Let go of the files; tensors that were handed out stay valid."""
-        for source in self._sources.values():
-            source.close()
         self._sources = {}
 
     def __enter__(self) -> Self:

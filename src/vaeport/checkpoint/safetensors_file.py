@@ -59,7 +59,7 @@ class SafetensorsFile:
         self._handle: Any = None
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Map one tensor, on the CPU. It stays valid after `close`."""
+        """Map one tensor, on the CPU."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -75,10 +75,6 @@ class SafetensorsFile:
             ) from error
         # A header of odd length puts values on odd addresses, which kernels need not accept.
         return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
-
-    def close(self) -> None:
-        """Let go of the file; tensors that were handed out keep their mapping."""
-        self._handle = None
 
 
 def read_header(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:

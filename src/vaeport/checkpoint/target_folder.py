@@ -52,6 +52,7 @@ def _is_replaced(name: str, variant: str | None) -> bool:
 
 
 def carry_over(source: Path, target: Path) -> None:
+    """Bring a file, link or folder of the old target over to the new one."""
     if source.is_symlink():
         target.symlink_to(source.readlink())
         return
@@ -77,6 +78,7 @@ def move_in(staging: Path, folder: Path) -> None:
 
 
 def free_space(folder: Path) -> str:
+    """What is left on the disk of the nearest folder that exists, in words."""
     while not exists(folder):
         folder = folder.parent
     return f"{size_text(shutil.disk_usage(folder).free)} free"

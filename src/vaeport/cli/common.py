@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 VAEOption = Annotated[str, typer.Option("--vae", help="Component folder, official weight file, or hub id.")]
 SubfolderOption = Annotated[str | None, typer.Option(help="Subfolder of the VAE, e.g. vae.")]
 ModelOption = Annotated[str | None, typer.Option(help="Native name, where the file cannot tell.")]
-VariantOption = Annotated[str | None, typer.Option(help="Published configuration, where the file cannot tell, e.g. sdxl.")]
+VariantOption = Annotated[
+    str | None, typer.Option(help="Published configuration, where the file cannot tell, e.g. sdxl.")
+]
 DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16, ...; by default as stored.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...")]
 
@@ -34,7 +36,13 @@ def opened(
     from vaeport.runtime.load import load
 
     return load(
-        vae, subfolder=subfolder, model=model, model_variant=variant, dtype=dtype, device=device, load_decoder=load_decoder
+        vae,
+        subfolder=subfolder,
+        model=model,
+        model_variant=variant,
+        dtype=dtype,
+        device=device,
+        load_decoder=load_decoder,
     )
 
 

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from vaeport.cli.common import DeviceOption, DtypeOption, ModelOption, SubfolderOption, VAEOption, VariantOption, opened, progress
+from vaeport.cli.common import (
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    SubfolderOption,
+    VAEOption,
+    VariantOption,
+    opened,
+    progress,
+)
 
 
 def command(

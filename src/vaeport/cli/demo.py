@@ -31,7 +31,7 @@ def command(
     folder: Annotated[Path | None, typer.Option(help="Keep inputs, latents and outputs here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Load official layouts (seeded weights), round-trip real files, stream them, and prove gate S against Diffusers."""
+    """Load official layouts (seeded weights), round-trip real files, stream them, prove them against Diffusers."""
     from vaeport.cli.common import say
 
     with tempfile.TemporaryDirectory(prefix="vaeport-demo-") as temporary:
@@ -48,7 +48,9 @@ def command(
     raise typer.Exit(0 if all(row["passed"] for row in rows) else 1)
 
 
-def _shown(place: Path, model: str, variant: str, layout: str, prefix: str, name: str, reference: str) -> dict[str, Any]:
+def _shown(
+    place: Path, model: str, variant: str, layout: str, prefix: str, name: str, reference: str
+) -> dict[str, Any]:
     import torch
 
     from vaeport.proof.seeded import write_seeded
@@ -128,7 +130,9 @@ def _streamed(vae: VAE) -> float | None:
     assert decoder is not None
     length = {"video": (4, 3, 5), "audio": (13,)}[vae.contract.modality]
     z = torch.randn(1, vae.contract.latent_channels, *length, generator=torch.Generator().manual_seed(0))
-    whole = vae.decode(z).sample if vae.decode_pieces is None else decoder(z).clamp(*(vae.contract.clamp or (None, None)))
+    whole = (
+        vae.decode(z).sample if vae.decode_pieces is None else decoder(z).clamp(*(vae.contract.clamp or (None, None)))
+    )
     pieces = torch.cat(list(vae.stream_decode(z.split([1, *[3] * ((length[0] - 1) // 3)], 2))), 2)
     return float((pieces - whole).double().pow(2).mean().sqrt() / whole.double().pow(2).mean().sqrt())
 

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from vaeport.cli.common import DeviceOption, DtypeOption, ModelOption, SubfolderOption, VAEOption, VariantOption, opened, progress
+from vaeport.cli.common import (
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    SubfolderOption,
+    VAEOption,
+    VariantOption,
+    opened,
+    progress,
+)
 
 
 def command(
@@ -35,11 +44,11 @@ def command(
         report = encode_file(
             loaded, source, target, seed=sample, normalize=normalize, resample=resample, upmix=upmix, progress=advance
         )
-    result = {"file": str(report.file), "latent": list(report.shape), "notes": list(report.notes)}
-    if check:
-        result |= {"round_trip": compare_files(loaded, source, target, resample=resample, upmix=upmix)}
+    result: dict[str, object] = {"file": str(report.file), "latent": list(report.shape), "notes": list(report.notes)}
+    found = compare_files(loaded, source, target, resample=resample, upmix=upmix) if check else {}
+    result["round_trip"] = found
     print(json.dumps(result, indent=2) if as_json else "\n".join(f"{k}: {_text(v)}" for k, v in result.items() if v))
-    if check and not result["round_trip"]["complete"]:  # type: ignore[call-overload,index]
+    if check and not found["complete"]:
         raise typer.Exit(1)
 
 

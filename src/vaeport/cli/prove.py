@@ -11,14 +11,26 @@ import typer
 
 def command(
     reference: Annotated[str, typer.Option(help="Import path of the reference, e.g. diffusers:AutoencoderKL.")],
-    native: Annotated[str, typer.Option(help="Native name, e.g. autoencoder_kl, or an import path package.module:Class.")],
-    variant: Annotated[str | None, typer.Option(help="Published configuration of the native model, e.g. flux1.")] = None,
+    native: Annotated[
+        str, typer.Option(help="Native name, e.g. autoencoder_kl, or an import path package.module:Class.")
+    ],
+    variant: Annotated[
+        str | None, typer.Option(help="Published configuration of the native model, e.g. flux1.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A config.json instead of --variant.")] = None,
     reference_args: Annotated[str | None, typer.Option(help="Constructor arguments of the reference as JSON.")] = None,
-    adapter: Annotated[Path | None, typer.Option(help="File with build, encode, decode or normalize for the reference.")] = None,
-    reference_python: Annotated[str | None, typer.Option(help="Interpreter of the environment that has the reference.")] = None,
-    capture: Annotated[Path | None, typer.Option(help="Folder that keeps the reference's captures for later runs.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weight file or folder; otherwise weights are drawn from --seed.")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="File with build, encode, decode or normalize for the reference.")
+    ] = None,
+    reference_python: Annotated[
+        str | None, typer.Option(help="Interpreter of the environment that has the reference.")
+    ] = None,
+    capture: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the reference's captures for later runs.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weight file or folder; otherwise weights are drawn from --seed.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of drawn weights and inputs.")] = 0,
     dtypes: Annotated[str, typer.Option(help="Types for gates P and D.")] = "float32,bfloat16",
     device: Annotated[str, typer.Option(help="Device for both sides.")] = "cpu",

@@ -1,6 +1,6 @@
 """The combinators that models are built from: `Chain`, `Add`, `SplitFirst`, `PerFrame`.
 
-They carry `step`, `length` and `needs` from the layers to the whole model, so a model states nothing about how it is run.
+They carry `step`, `length` and `needs` from the layers to the whole model, which states nothing about how it is run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vaeport.layers.layer import TIME, Chunk, Interval, Layer, State
 class Chain(Layer):
     """Layers one after the other. Named by keyword, or numbered; a layer given as None is left out.
 
-        Chain(norm=GroupNorm(64, 32), act=SiLU(), conv=Conv(64, 64, (3, 3)))
+    Chain(norm=GroupNorm(64, 32), act=SiLU(), conv=Conv(64, 64, (3, 3)))
     """
 
     def __init__(self, *layers: Layer, **named: Layer | None) -> None:
@@ -199,7 +199,9 @@ def _joined(a: Chunk, b: Chunk) -> Chunk:
     return torch.cat((a, b), TIME)
 
 
-def _in_pairs(new: tuple[Chunk, Chunk], waiting: tuple[Chunk, Chunk], axis: int) -> tuple[tuple[Chunk, Chunk], tuple[Chunk, Chunk]]:
+def _in_pairs(
+    new: tuple[Chunk, Chunk], waiting: tuple[Chunk, Chunk], axis: int
+) -> tuple[tuple[Chunk, Chunk], tuple[Chunk, Chunk]]:
     """The positions that both sides have by now, and what each side has beyond them."""
     a, b = (
         fresh if old is None else old if fresh is None else torch.cat((old, fresh), axis)

@@ -1,6 +1,6 @@
 """Convolutions over 1, 2 or 3 axes, each with its own padding before and after.
 
-    y[o] = bias + sum_k weight[k] * x[o * stride - before + k * dilation]        zeros outside x
+y[o] = bias + sum_k weight[k] * x[o * stride - before + k * dilation]        zeros outside x
 """
 
 from __future__ import annotations

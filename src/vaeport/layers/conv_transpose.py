@@ -1,6 +1,6 @@
 """A transposed convolution over samples: the upsampler of waveform decoders.
 
-    y[i * stride - crop + k] += weight[k] * x[i]        the first and last `crop` outputs are dropped
+y[i * stride - crop + k] += weight[k] * x[i]        the first and last `crop` outputs are dropped
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ A layer is a function of a tensor `[B, C, *axes]`. Along each of its axes it sta
     needs((a, b), axis)         which inputs the outputs a..b-1 depend on; None means all of them
     step(x, state, last, axis)  the same function, fed piece by piece: `-> (y, state)`
 
-State goes in and comes out; a layer stores nothing in itself. `state is None` means that nothing has arrived yet, so the
+State goes in and comes out; a layer stores nothing in itself. `state is None` means that nothing has arrived yet: the
 layer is at its origin and applies its edge rule there. Pieces are `None` when empty: a piece that is too short to yield
 an output gives `None`, and `x=None` with `last=True` flushes what is still buffered. Streamed equals whole, for any
 cutting into pieces.
@@ -17,6 +17,7 @@ Axes are counted from the end, so that they keep their number when frames are fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class Identity(Layer):
 
 
 class Barrier(Layer):
-    """A layer whose every output depends on all inputs (a norm or attention over the axis): it waits for the last piece."""
+    """A layer whose outputs depend on all inputs (a norm or attention over the axis): it waits for the last piece."""
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """Collects pieces; the last one releases the whole."""
@@ -81,10 +82,10 @@ def stream(layer: Layer, pieces: Iterable[Tensor], axis: int) -> Iterator[Tensor
 
 
 def run_in_pieces(layer: Layer, x: Tensor, axis: int, first: int, rest: int) -> Tensor:
-    """`layer(x)` computed from pieces of `first`, then `rest` positions along `axis`, written into one output tensor."""
+    """`layer(x)` from pieces of `first`, then `rest` positions along `axis`, written into one output tensor."""
     n = x.shape[axis]
     bounds = [0, *range(min(first, n), n, rest), n]
-    pieces = (x.narrow(axis, a, b - a) for a, b in zip(bounds, bounds[1:], strict=False) if b > a)
+    pieces = (x.narrow(axis, a, b - a) for a, b in pairwise(bounds) if b > a)
     out: Tensor | None = None
     filled = 0
     for y in stream(layer, pieces, axis):

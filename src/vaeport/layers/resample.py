@@ -41,7 +41,11 @@ class ChannelsToTime(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         b, c, t, h, w = x.shape
-        return x.view(b, self.factor, c // self.factor, t, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b, -1, t * self.factor, h, w)
+        return (
+            x.view(b, self.factor, c // self.factor, t, h, w)
+            .permute(0, 2, 3, 1, 4, 5)
+            .reshape(b, -1, t * self.factor, h, w)
+        )
 
     def length(self, n: int, axis: int) -> int:
         """factor * n frames."""

@@ -1,4 +1,4 @@
-"""How weights of a foreign layout become native weights and back: rules as data, and the program that carries them out."""
+"""How weights of a foreign layout become native ones and back: rules as data, and what carries them out."""
 
 from vaeport.mapping.plan import Plan, plan
 from vaeport.mapping.rules import Drop, DtypeNote, Fuse, Layout, Rule, Units

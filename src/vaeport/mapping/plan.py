@@ -1,4 +1,4 @@
-"""A dry run of a weight map: every native key filled, every foreign key used or dropped with a reason, before data is read."""
+"""A dry run of a weight map: every native key filled, every foreign key used or dropped with a reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Step:
     def write(self, native: Tensor) -> dict[str, Tensor]:
         """The stored tensors of a native one."""
         return {
-            key: part.view(self.rule.units.foreign_shape(tuple(part.shape))) for key, part in zip(self.stored, native.chunk(len(self.stored), 0), strict=True)
+            key: part.view(self.rule.units.foreign_shape(tuple(part.shape)))
+            for key, part in zip(self.stored, native.chunk(len(self.stored), 0), strict=True)
         }
 
 
@@ -67,7 +68,13 @@ class Plan:
             return self
         rows = (("missing", self.missing), ("unexpected", self.unexpected), ("wrong shape", self.misshapen))
         found = "; ".join(f"{len(keys)} {name}: {_some(keys)}" for name, keys in rows if keys)
-        raise KeyMismatchError("the weights do not fit the model", where=where, expected=f"layout '{self.layout.name}'", found=found, fix=fix)
+        raise KeyMismatchError(
+            "the weights do not fit the model",
+            where=where,
+            expected=f"layout '{self.layout.name}'",
+            found=found,
+            fix=fix,
+        )
 
     def convert(self, tensor: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Native keys and tensors, one after the other."""
@@ -115,7 +122,9 @@ def plan(layout: Layout, native: Shapes, stored: Shapes | None = None, *, skippe
         if not wrong:
             steps.append(step)
     rest = {name: key for name, key in spelt.items() if name not in used}
-    dropped = {key: drop.reason for name, key in rest.items() for drop in layout.drops if re.fullmatch(drop.foreign, name)}
+    dropped = {
+        key: drop.reason for name, key in rest.items() for drop in layout.drops if re.fullmatch(drop.foreign, name)
+    }
     unexpected = [key for key in rest.values() if key not in dropped] + [f"{key} (under two names)" for key in twice]
     return Plan(layout, prefix, tuple(steps), dropped, tuple(missing), tuple(unexpected), tuple(misshapen))
 

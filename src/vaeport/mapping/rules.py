@@ -67,8 +67,10 @@ class Rule:
         if match is None:
             return None
         values: dict[str, int | str] = {k: int(v) if v.isdigit() else v for k, v in match.groupdict().items()}
-        parts = self.fuse.parts if self.fuse else ("",)
-        return tuple(_FIELD.sub(lambda m: str(_evaluate(m.group(1), {**values, "part": part})), self.foreign) for part in parts)
+        return tuple(self._foreign({**values, "part": part}) for part in (self.fuse.parts if self.fuse else ("",)))
+
+    def _foreign(self, values: Mapping[str, int | str]) -> str:
+        return _FIELD.sub(lambda match: str(_evaluate(match.group(1), values)), self.foreign)
 
 
 def _evaluate(expression: str, values: Mapping[str, int | str]) -> int | str:

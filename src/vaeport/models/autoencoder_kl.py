@@ -1,17 +1,19 @@
 """AutoencoderKL: the image VAE of Stable Diffusion 1, 2, XL and 3 and of FLUX.1.
 
-What is unusual: GroupNorm and one attention over all pixels, so every output sees the whole image; downsampling pads the
-right and the bottom only; SD has 1x1 convolutions around the latent, SD3 and FLUX have none.
+What is unusual: GroupNorm and one attention over all pixels, so every output sees the whole image; downsampling pads
+the right and the bottom only; SD has 1x1 convolutions around the latent, SD3 and FLUX have none.
 
     image [B, 3, 8h, 8w] in -1..1 -> latent [B, 4 or 16, h, w]
 
-Source: CompVis/latent-diffusion ldm/modules/diffusionmodules/model.py; black-forest-labs/flux src/flux/modules/autoencoder.py.
+Source: CompVis/latent-diffusion ldm/modules/diffusionmodules/model.py;
+black-forest-labs/flux src/flux/modules/autoencoder.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from vaeport.configs import AxisRule, ImageVAEConfig, LatentContract, VAEArchConfig
@@ -46,11 +48,15 @@ class AutoencoderKLArchConfig(VAEArchConfig):
         """ConfigError for widths that the groups do not divide, or statistics of the wrong length."""
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
-                raise ConfigError(f"block_out_channels ({width}) is not a multiple of norm_num_groups ({self.norm_num_groups})")
+                raise ConfigError(
+                    f"block_out_channels ({width}) is not a multiple of norm_num_groups ({self.norm_num_groups})"
+                )
         for name in ("latents_mean", "latents_std"):
             values = getattr(self, name)
             if values is not None and len(values) != self.latent_channels:
-                raise ConfigError(f"{name} must have one value per latent channel", expected=self.latent_channels, found=len(values))
+                raise ConfigError(
+                    f"{name} must have one value per latent channel", expected=self.latent_channels, found=len(values)
+                )
 
     def constants(self) -> dict[str, Any]:
         """Plain convolutional blocks with SiLU on every level."""
@@ -90,7 +96,7 @@ def level(channels: int, width: int, blocks: int, norm: Norm, resample: Layer | 
     """Residual blocks at one resolution, then the way to the next."""
     widths = [channels] + [width] * blocks
     return Chain(
-        blocks=Chain(*(residual_block(a, b, norm, conv) for a, b in zip(widths, widths[1:], strict=False))),
+        blocks=Chain(*(residual_block(a, b, norm, conv) for a, b in pairwise(widths))),
         resample=resample,
     )
 
@@ -163,7 +169,12 @@ class AutoencoderKL(VAE):
 
 _SD = AutoencoderKLArchConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512)
 _SD3 = _SD.replace(
-    latent_channels=16, sample_size=1024, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609
+    latent_channels=16,
+    sample_size=1024,
+    use_quant_conv=False,
+    use_post_quant_conv=False,
+    scaling_factor=1.5305,
+    shift_factor=0.0609,
 )
 AutoencoderKL.variants = {
     "sd1": _SD,

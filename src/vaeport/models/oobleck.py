@@ -107,7 +107,9 @@ class Oobleck(VAE):
         widths = [hidden * m for m in (1, *arch.channel_multiples)]
         return Chain(
             conv_in=conv(arch.audio_channels, hidden, 7),
-            levels=Chain(*(downsample(a, b, s) for a, b, s in zip(widths, widths[1:], arch.downsampling_ratios, strict=False))),
+            levels=Chain(
+                *(downsample(a, b, s) for a, b, s in zip(widths, widths[1:], arch.downsampling_ratios, strict=False))
+            ),
             snake_out=Snake(widths[-1]),
             conv_out=conv(widths[-1], hidden, 3),
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from vaeport.configs import AxisRule, LatentContract, VAEArchConfig, VideoVAEConfig
@@ -68,7 +69,9 @@ class WanArchConfig(VAEArchConfig):
     def __post_init__(self) -> None:
         """ConfigError for lists whose lengths contradict each other."""
         if len(self.temporal_downsample) != len(self.dim_mult) - 1:
-            raise ConfigError("temperal_downsample must have one value fewer than dim_mult", found=self.temporal_downsample)
+            raise ConfigError(
+                "temperal_downsample must have one value fewer than dim_mult", found=self.temporal_downsample
+            )
         for name in ("latents_mean", "latents_std"):
             if len(getattr(self, name)) != self.z_dim:
                 raise ConfigError(f"{name} must have z_dim values", expected=self.z_dim, found=len(getattr(self, name)))
@@ -90,7 +93,7 @@ def image_conv(channels: int, out_channels: int) -> Conv:
 
 
 def downsample(width: int, temporal: bool) -> Chain:
-    """Halves height and width, zeros on the right and at the bottom; in time frame 0 stays and opens the first window."""
+    """Halves height and width, zeros right and below; in time frame 0 stays and opens the first window."""
     time_conv = Conv(width, width, (3, 1, 1), stride=(2, 1, 1))
     return Chain(
         space=PerFrame(Conv(width, width, (3, 3), stride=2, pad=((0, 1), (0, 1)))),
@@ -119,8 +122,10 @@ def middle(width: int) -> Chain:
 def level(channels: int, width: int, blocks: int, resample: Layer | None) -> Chain:
     """Residual blocks at one resolution, then the way to the next."""
     widths = [channels] + [width] * blocks
-    pairs = zip(widths, widths[1:], strict=False)
-    return Chain(blocks=Chain(*(residual_block(a, b, ChannelRMSNorm, causal) for a, b in pairs)), resample=resample)
+    return Chain(
+        blocks=Chain(*(residual_block(a, b, ChannelRMSNorm, causal) for a, b in pairwise(widths))),
+        resample=resample,
+    )
 
 
 class Wan(VAE):
@@ -141,7 +146,12 @@ class Wan(VAE):
         ways = [downsample(w, t) for w, t in zip(widths, arch.temporal_downsample, strict=False)]
         return Chain(
             conv_in=causal(arch.in_channels, widths[0], 3),
-            levels=Chain(*(level(a, b, arch.num_res_blocks, way) for a, b, way in zip(before, widths, [*ways, None], strict=True))),
+            levels=Chain(
+                *(
+                    level(a, b, arch.num_res_blocks, way)
+                    for a, b, way in zip(before, widths, [*ways, None], strict=True)
+                )
+            ),
             middle=middle(widths[-1]),
             norm_out=ChannelRMSNorm(widths[-1]),
             act_out=SiLU(),
@@ -159,7 +169,12 @@ class Wan(VAE):
             post_quant_conv=causal(arch.z_dim, arch.z_dim, 1),
             conv_in=causal(arch.z_dim, widths[0], 3),
             middle=middle(widths[0]),
-            levels=Chain(*(level(a, b, arch.num_res_blocks + 1, way) for a, b, way in zip(before, widths, [*ways, None], strict=True))),
+            levels=Chain(
+                *(
+                    level(a, b, arch.num_res_blocks + 1, way)
+                    for a, b, way in zip(before, widths, [*ways, None], strict=True)
+                )
+            ),
             norm_out=ChannelRMSNorm(widths[-1]),
             act_out=SiLU(),
             conv_out=causal(widths[-1], arch.out_channels, 3),

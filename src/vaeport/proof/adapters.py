@@ -42,7 +42,7 @@ def build(cls: Any, arguments: Mapping[str, Any]) -> nn.Module:
 def encode(module: Any, x: Tensor) -> Outputs:
     """Moments, mean and standard deviation of `module.encode(x)`, as far as its result has them."""
     result = module.encode(x)
-    posterior = getattr(result, "latent_dist", result[0] if isinstance(result, tuple) else result)
+    posterior: Any = getattr(result, "latent_dist", result[0] if isinstance(result, tuple) else result)
     if isinstance(posterior, Tensor):
         return {"mean": posterior}
     out = {"mean": posterior.mode(), "std": posterior.std}
@@ -78,8 +78,10 @@ def normalize(module: Any, z: Tensor) -> Tensor | None:
     scale = torch.ones((), dtype=z.dtype, device=z.device) if scale is None else scale
     if mean is not None and std is not None:
         view = (-1, *(1,) * (z.dim() - 2))
-        return (z - mean.view(view)) * (scale / std.view(view))
-    return (z - (0.0 if shift is None else shift)) * scale
+        found: Tensor = (z - mean.view(view)) * (scale / std.view(view))
+    else:
+        found = (z - (0.0 if shift is None else shift)) * scale
+    return found
 
 
 def adapter(file: str | Path | None) -> ModuleType:

@@ -12,18 +12,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 Signature = dict[str, list[str]]
-"""Row name -> sorted type names. Rows: "module: input|accumulation|output", "parameter: stored|used", "free operation"."""
+"""Row name -> sorted type names; rows: "module: input|accumulation|output", "parameter: stored|used", "free kind"."""
 
 _ACCUMULATING = {
-    "addbmm": "matmul", "addmm": "matmul", "baddbmm": "matmul", "bmm": "matmul", "convolution": "convolution",
-    "convolution_overrideable": "convolution", "mkldnn_convolution": "convolution", "linalg_vector_norm": "reduction",
-    "linear": "matmul", "mean": "reduction", "mm": "matmul", "native_group_norm": "group norm", "native_layer_norm": "layer norm",
-    "norm": "reduction", "_softmax": "attention", "_safe_softmax": "attention", "std": "reduction", "sum": "reduction",
-    "var": "reduction", "var_mean": "reduction",
-    "_scaled_dot_product_flash_attention_for_cpu": "attention", "_scaled_dot_product_flash_attention": "attention",
-    "_scaled_dot_product_efficient_attention": "attention", "_scaled_dot_product_cudnn_attention": "attention",
-    "_scaled_dot_product_attention_math": "attention",
-}  # fmt: skip
+    "matmul": ("addbmm", "addmm", "baddbmm", "bmm", "linear", "mm"),
+    "convolution": ("convolution", "convolution_overrideable", "mkldnn_convolution"),
+    "reduction": ("linalg_vector_norm", "mean", "norm", "std", "sum", "var", "var_mean"),
+    "normalisation": ("native_group_norm", "native_layer_norm"),
+    "attention": (
+        "_safe_softmax",
+        "_softmax",
+        "_scaled_dot_product_attention_math",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+    ),
+    "upsample": ("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
+    + ("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d"),
+}
+_KINDS = {operation: kind for kind, operations in _ACCUMULATING.items() for operation in operations}
 _FREE = {"attention", "upsample"}
 
 
@@ -31,7 +39,7 @@ class DtypeRecorder(TorchDispatchMode):
     """Watches one run of `module`; rows are named by the module paths and parameter names in `paths`."""
 
     def __init__(self, module: nn.Module, paths: Iterable[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rows: dict[str, set[str]] = defaultdict(set)
         self._stack: list[str] = []
         self._derived: dict[int, tuple[Tensor, frozenset[str]]] = {}
@@ -68,7 +76,7 @@ class DtypeRecorder(TorchDispatchMode):
             if source is not None and result is not None:
                 for name in source[1]:
                     self.rows[f"{name}: used"].add(_name(result))
-        kind = _kind(func.overloadpacket.__name__)
+        kind = _KINDS.get(func.overloadpacket.__name__)
         if kind and inputs:
             types_seen = {_name(a) for a in inputs}
             if self._stack:
@@ -95,12 +103,6 @@ class DtypeRecorder(TorchDispatchMode):
 
 def _name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _kind(operation: str) -> str | None:
-    if operation.startswith(("upsample", "_upsample")):
-        return "upsample"
-    return _ACCUMULATING.get(operation)
 
 
 @torch.no_grad()

@@ -25,13 +25,13 @@ class NotFloat64Error(Exception):
 
 
 class Float64Mode(TorchDispatchMode):
-    """Rewrites every request for another floating type to float64, and refuses other floating tensors of several elements.
+    """Rewrites requests for other floating types to float64, and refuses other floating tensors of several elements.
 
     promoted    "file:line" of each cast that was rewritten
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.promoted: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -65,7 +65,7 @@ class ClampTap(TorchDispatchMode):
     """Remembers what the last clamp of floating tensors saw; `before` is None if there was none."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.before: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

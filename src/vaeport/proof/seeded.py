@@ -29,7 +29,9 @@ def gains(mapped: Plan, *, clamped: bool) -> dict[str, float]:
     return {k: g for s in mapped.steps for end, g in by_ending.items() if s.native.endswith(end) for k in s.stored}
 
 
-def write_seeded(path: Path, registration: Registration, arch: VAEArchConfig, layout: Layout, prefix: str, seed: int) -> Path:
+def write_seeded(
+    path: Path, registration: Registration, arch: VAEArchConfig, layout: Layout, prefix: str, seed: int
+) -> Path:
     """Writes a `.safetensors` or `.pth` file in `layout`, every key behind `prefix`, at the full width of `arch`."""
     with torch.device("meta"):
         template = registration.model(arch)

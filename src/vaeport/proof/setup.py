@@ -71,7 +71,9 @@ def _native(name: str) -> tuple[type[VAE], Sequence[Layout]]:
     try:
         return model, importlib.import_module(module).LAYOUTS
     except (ImportError, AttributeError) as error:
-        raise ProofError("the native model has no weight map", where=module, fix="write it, with the model's file name") from error
+        raise ProofError(
+            "the native model has no weight map", where=module, fix="write it, with the model's file name"
+        ) from error
 
 
 def _arch(model: type[VAE], variant: str | None, config: Path | None) -> VAEArchConfig:
@@ -81,7 +83,9 @@ def _arch(model: type[VAE], variant: str | None, config: Path | None) -> VAEArch
         return next(iter(model.variants.values()))
     if variant not in model.variants:
         raise ConfigError(
-            f"{model.__name__} has no configuration `{variant}`" if variant else f"{model.__name__} has several configurations",
+            f"{model.__name__} has no configuration `{variant}`"
+            if variant
+            else f"{model.__name__} has several configurations",
             expected=f"one of {', '.join(model.variants)}",
             fix="name it with --variant, or give a --config file",
         )

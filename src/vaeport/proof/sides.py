@@ -1,4 +1,4 @@
-"""The two sides of a proof: each loads the same weight file, carries out the same jobs, and says where its code lives."""
+"""The two sides of a proof: each loads the same weight file, carries out the same jobs, says where its code lives."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class ReferenceSide:
     def run(self, weights: Path, jobs: Iterable[Job]) -> Iterator[Capture]:
         """See `Side`."""
         module = self._build()
-        state = {k: v for k, v in load_file(weights).items()}
+        state = load_file(weights)
         tools = adapters.adapter(self.adapter_file)
 
         def outputs(x: Tensor, z: Tensor, tap: ClampTap, whole: bool) -> Outputs:
@@ -248,7 +248,7 @@ def _one(module: nn.Module, job: Job, capture: Capture, outputs: Any, traced: An
 @contextmanager
 def _full_float32() -> Iterator[None]:
     """Without TensorFloat-32, whose rounding would count as float32's."""
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:
         switch.allow_tf32 = False

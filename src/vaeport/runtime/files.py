@@ -87,7 +87,11 @@ def decode_file(vae: VAE, source: str | Path, target: str | Path, *, progress: P
     latents, header = read_latents(source)
     header.require(vae.contract.to_json(), ModelRegistry.find(type(vae).__name__).name)
     target, origin = Path(target), header.source
-    notes = [] if header.weights_hash in (None, vae.decoder and vae.weights_hash()) else ["the latents were made with other weights"]
+    notes = (
+        []
+        if header.weights_hash in (None, vae.decoder and vae.weights_hash())
+        else ["the latents were made with other weights"]
+    )
     if origin["modality"] == "audio":
         with AudioWriter(target, rate=origin["sample_rate"], channels=vae.contract.channels) as audio:
             for block in decoded_pieces(vae, latents, header, progress):
@@ -96,7 +100,9 @@ def decode_file(vae: VAE, source: str | Path, target: str | Path, *, progress: P
     height, width, frames = origin["height"], origin["width"], origin.get("frames", 1)
     if target.suffix.lower() in IMAGES:
         if frames != 1:
-            raise MediaError("a clip does not fit into an image", where=target, expected="1 frame", found=f"{frames} frames")
+            raise MediaError(
+                "a clip does not fit into an image", where=target, expected="1 frame", found=f"{frames} frames"
+            )
         (image,) = decoded_pieces(vae, latents, header, progress)
         write_image(target, to_pixels(image[0].float().cpu().view(3, height, width)))
         return FileReport(target, (height, width, 3), tuple(notes))
@@ -106,7 +112,9 @@ def decode_file(vae: VAE, source: str | Path, target: str | Path, *, progress: P
     return FileReport(target, (frames, height, width, 3), tuple(notes))
 
 
-def compare_files(vae: VAE, source: str | Path, latent_file: str | Path, *, resample: bool = False, upmix: bool = False) -> dict[str, object]:
+def compare_files(
+    vae: VAE, source: str | Path, latent_file: str | Path, *, resample: bool = False, upmix: bool = False
+) -> dict[str, object]:
     """Decodes a latent file next to the file it was made from: positions of both, and the signal-to-noise ratio in dB.
 
     The ratio is peak (2.0, the width of the value range) for pictures and the signal's own power for audio.
@@ -126,7 +134,12 @@ def compare_files(vae: VAE, source: str | Path, latent_file: str | Path, *, resa
         expected = positions + original.rest()
     signal = power / count if header.source["modality"] == "audio" else 4.0
     ratio = math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / (noise / count))
-    return {"positions": positions, "expected": expected, "complete": positions == expected, "signal_to_noise_db": round(ratio, 2)}
+    return {
+        "positions": positions,
+        "expected": expected,
+        "complete": positions == expected,
+        "signal_to_noise_db": round(ratio, 2),
+    }
 
 
 def decoded_pieces(vae: VAE, latents: Tensor, header: LatentHeader, progress: Progress | None) -> Iterator[Tensor]:
@@ -152,7 +165,9 @@ def decoded_pieces(vae: VAE, latents: Tensor, header: LatentHeader, progress: Pr
         if kept.shape[2]:
             yield kept
     if left:
-        raise LatentFileError("the latents end before the media does", expected=f"{total} positions", found=total - left)
+        raise LatentFileError(
+            "the latents end before the media does", expected=f"{total} positions", found=total - left
+        )
 
 
 def _counted(media: Input, progress: Progress | None) -> Iterator[Tensor]:
@@ -188,7 +203,9 @@ class _Cursor:
 
     def rest(self) -> int:
         """How many positions are left."""
-        return sum(p.shape[2] for p in ([] if self.held is None else [self.held])) + sum(p.shape[2] for p in self.pieces)
+        return sum(p.shape[2] for p in ([] if self.held is None else [self.held])) + sum(
+            p.shape[2] for p in self.pieces
+        )
 
 
 __all__ = ["AudioInput", "FileReport", "compare_files", "decode_file", "decoded_pieces", "encode_file"]

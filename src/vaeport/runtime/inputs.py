@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,46 +19,36 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
 
 
-class Input(Protocol):
-    """streams: pieces follow each other along axis 2; total: positions in all if known; notes: what was adapted."""
+class Input:
+    """A file as input of a VAE; a context manager that closes it.
 
-    streams: bool
-    total: int | None
-    notes: list[str]
+    streams     pieces follow each other along axis 2
+    total       positions in all, if the file says
+    notes       what was adapted
+    """
 
-    def pieces(self) -> Iterator[Tensor]:
-        """Tensors [1, C, ...] in the VAE's type and on its device, padded; may be read once."""
+    streams: bool = True
+    total: int | None = None
 
-    def unpadded(self) -> Iterator[Tensor]:
-        """The same without padding; may be read once."""
-
-    def source(self) -> Source:
-        """What the latent file says of the media; complete when all pieces are read."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-def open_input(vae: VAE, path: Path, *, resample: bool, upmix: bool) -> Input:
-    """The file as input of `vae`; MediaError if it is of another kind."""
-    modality = vae.contract.modality
-    suffix = path.suffix.lower()
-    kind = "image" if suffix in IMAGES else "audio" if suffix in AUDIO else "video"
-    if kind != modality and (kind, modality) != ("image", "video"):
-        raise MediaError(f"{type(vae).__name__} takes {modality} files", where=path, expected=modality, found=f"{kind} ({suffix})")
-    if kind == "audio":
-        return AudioInput(vae, path, resample, upmix)
-    return ImageInput(vae, path) if kind == "image" else VideoInput(vae, path)
-
-
-class _Base:
     def __init__(self, vae: VAE, path: Path) -> None:
         self.vae, self.path = vae, path
         self.notes: list[str] = []
         self.pad: dict[str, list[int]] = {}
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Tensors [1, C, ...] in the VAE's type and on its device, padded to a legal size; may be read once."""
+        raise NotImplementedError
+
+    def unpadded(self) -> Iterator[Tensor]:
+        """The same without padding; may be read once."""
+        raise NotImplementedError
+
+    def source(self) -> Source:
+        """What the latent file says of the media; complete when all pieces are read."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the file."""
 
     def _padded_to(self, name: str, n: int) -> int:
         """The legal length of the axis; notes the padding."""
@@ -75,17 +65,34 @@ class _Base:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        self.close()
 
 
-class _Pictures(_Base):
+def open_input(vae: VAE, path: Path, *, resample: bool, upmix: bool) -> Input:
+    """The file as input of `vae`; MediaError if it is of another kind."""
+    modality = vae.contract.modality
+    suffix = path.suffix.lower()
+    kind = "image" if suffix in IMAGES else "audio" if suffix in AUDIO else "video"
+    if kind != modality and (kind, modality) != ("image", "video"):
+        raise MediaError(
+            f"{type(vae).__name__} takes {modality} files", where=path, expected=modality, found=f"{kind} ({suffix})"
+        )
+    if kind == "audio":
+        return AudioInput(vae, path, resample, upmix)
+    return ImageInput(vae, path) if kind == "image" else VideoInput(vae, path)
+
+
+class _Pictures(Input):
     """Pictures [H, W, 3] or [n, H, W, 3], padded by repeating the last row and column."""
 
     height: int
     width: int
 
     def _spatial(self) -> list[int]:
-        down, right = self._padded_to("height", self.height) - self.height, self._padded_to("width", self.width) - self.width
+        down, right = (
+            self._padded_to("height", self.height) - self.height,
+            self._padded_to("width", self.width) - self.width,
+        )
         return [0, right, 0, down]
 
     def _model(self, pixels: Tensor) -> Tensor:
@@ -95,13 +102,12 @@ class _Pictures(_Base):
 class ImageInput(_Pictures):
     """One picture, for an image VAE or, as a clip of one frame, for a video VAE."""
 
-    total = 1
-
     def __init__(self, vae: VAE, path: Path) -> None:
         super().__init__(vae, path)
         self.pixels = read_image(path)
         self.height, self.width = self.pixels.shape[:2]
         self.streams = vae.contract.modality == "video"
+        self.total = 1
 
     def pieces(self) -> Iterator[Tensor]:
         """See `Input`."""
@@ -120,8 +126,6 @@ class ImageInput(_Pictures):
 
 class VideoInput(_Pictures):
     """A clip, read while it is encoded; the last frame is repeated up to a legal length."""
-
-    streams = True
 
     def __init__(self, vae: VAE, path: Path) -> None:
         super().__init__(vae, path)
@@ -149,16 +153,13 @@ class VideoInput(_Pictures):
         size = Source(modality="video", frames=self.frames, height=self.height, width=self.width, pad=self.pad)
         return size | Source(rate=str(self.reader.rate))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """See `Input`."""
         self.reader.close()
 
 
-class AudioInput(_Base):
+class AudioInput(Input):
     """A recording, read while it is encoded; zeros follow up to a legal length."""
-
-    streams = True
 
     def __init__(self, vae: VAE, path: Path, resample: bool, upmix: bool) -> None:
         super().__init__(vae, path)
@@ -169,9 +170,17 @@ class AudioInput(_Base):
         self.samples = 0
         self.upmix = upmix and self.reader.channels == 1
         if self.reader.channels != contract.channels and not self.upmix:
-            fix = "--upmix uses a mono recording for every channel" if self.reader.channels == 1 else "mix it down first"
+            fix = (
+                "--upmix uses a mono recording for every channel" if self.reader.channels == 1 else "mix it down first"
+            )
             self.reader.close()
-            raise MediaError("another number of channels", where=path, expected=contract.channels, found=self.reader.channels, fix=fix)
+            raise MediaError(
+                "another number of channels",
+                where=path,
+                expected=contract.channels,
+                found=self.reader.channels,
+                fix=fix,
+            )
         if rate != self.rate and not resample:
             self.reader.close()
             fix = "--resample converts it"
@@ -203,7 +212,6 @@ class AudioInput(_Base):
         """See `Input`."""
         return Source(modality="audio", samples=self.samples, sample_rate=self.rate, pad=self.pad)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """See `Input`."""
         self.reader.close()

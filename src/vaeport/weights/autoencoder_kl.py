@@ -50,9 +50,15 @@ DIFFUSERS = Layout(
             for rule in (
                 *_residual(f"{half}.middle.block1", f"{half}.mid_block.resnets.0", "conv_shortcut"),
                 *_residual(f"{half}.middle.block2", f"{half}.mid_block.resnets.1", "conv_shortcut"),
-                Rule(f"{half}.middle.attention.main.norm.{{rest*}}", f"{half}.mid_block.attentions.0.group_norm.{{rest}}"),
+                Rule(
+                    f"{half}.middle.attention.main.norm.{{rest*}}", f"{half}.mid_block.attentions.0.group_norm.{{rest}}"
+                ),
                 *_attention(
-                    f"{half}.middle.attention.main", f"{half}.mid_block.attentions.0", ("to_q", "to_k", "to_v"), "to_out.0", trail=0
+                    f"{half}.middle.attention.main",
+                    f"{half}.mid_block.attentions.0",
+                    ("to_q", "to_k", "to_v"),
+                    "to_out.0",
+                    trail=0,
                 ),
                 Rule(f"{half}.norm_out.{{rest*}}", f"{half}.conv_norm_out.{{rest}}"),
             )
@@ -83,7 +89,9 @@ LDM = Layout(
                 *_residual(f"{half}.middle.block1", f"{half}.mid.block_1", "nin_shortcut"),
                 *_residual(f"{half}.middle.block2", f"{half}.mid.block_2", "nin_shortcut"),
                 Rule(f"{half}.middle.attention.main.norm.{{rest*}}", f"{half}.mid.attn_1.norm.{{rest}}"),
-                *_attention(f"{half}.middle.attention.main", f"{half}.mid.attn_1", ("q", "k", "v"), "proj_out", trail=2),
+                *_attention(
+                    f"{half}.middle.attention.main", f"{half}.mid.attn_1", ("q", "k", "v"), "proj_out", trail=2
+                ),
                 Rule(f"{half}.norm_out.{{rest*}}", f"{half}.norm_out.{{rest}}"),
             )
         ),

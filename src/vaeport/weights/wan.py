@@ -48,7 +48,13 @@ def _ends(half: str, conv_in: str, norm_out: str, conv_out: str) -> tuple[Rule, 
 
 
 _DIFFUSERS_NAMES = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "shortcut": "conv_shortcut"}
-_OFFICIAL_NAMES = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6", "shortcut": "shortcut"}
+_OFFICIAL_NAMES = {
+    "norm1": "residual.0",
+    "conv1": "residual.2",
+    "norm2": "residual.3",
+    "conv2": "residual.6",
+    "shortcut": "shortcut",
+}
 
 _NEAREST = DtypeNote(
     "free upsample",
