@@ -358,7 +358,7 @@ def test_private_or_not_there(hub: type[Hub], refuses: Any, monkeypatch: pytest.
 
 def test_no_network(cache: Path, refuses: Any) -> None:
     what, fix = "the Hub could not be read", "check the network (and HF_ENDPOINT), or give a local path"
-    with refuses(BlockedError, what, where="org/name, revision main", found="LocalEntryNotFoundError", fix=fix):
+    with refuses(BlockedError, what, where="org/name, revision main", found="ConnectError: [Errno", fix=fix):
         resolve("org/name", subfolder="vae")
 
 

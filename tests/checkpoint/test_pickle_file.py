@@ -127,6 +127,19 @@ def test_code_is_named_and_never_run(tmp_path: Path, refuses: Any, writer: str) 
     assert not canary.exists()
 
 
+class OtherCode:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.rmdir, ("nowhere",)
+
+
+def test_all_code_is_named_though_its_module_is_written_once(tmp_path: Path, refuses: Any) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(pickle.dumps([Code(tmp_path / "canary"), "a string between", OtherCode()], protocol=4))
+    what, found = "the pickle asks for code; it was not run", "it wants posix.mkdir, posix.rmdir"
+    with refuses(UnsafePickleError, what, where=path, found=found):
+        open_checkpoint(path)
+
+
 def test_the_canary_would_sing(tmp_path: Path) -> None:
     path, canary = tmp_path / "weights.pt", tmp_path / "canary"
     torch.save({"callback": Code(canary)}, path)

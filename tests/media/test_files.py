@@ -60,7 +60,7 @@ def test_other_content_is_refused_under_any_name(kind: str, content: bytes, suff
         ("av", "vaeport[video]", lambda: VideoWriter("a.mp4", rate=24, width=4, height=4).__enter__()),
         ("soundfile", "vaeport[audio]", lambda: AudioReader(__file__)),
         ("soundfile", "vaeport[audio]", lambda: AudioWriter("a.wav", rate=8000, channels=1).__enter__()),
-        ("skimage.data", "scikit-image", photo),
+        ("skimage.data", "vaeport[demo]", photo),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(

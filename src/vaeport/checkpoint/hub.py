@@ -178,9 +178,10 @@ def _blocked(repo: str, revision: str | None, error: Exception) -> BlockedError 
             found=no_path,
             fix="unset HF_HUB_OFFLINE to download it, or give a local path",
         )
+    cause = error.__cause__ or error
     return BlockedError(
         "the Hub could not be read",
         where=where,
-        found=cut(f"{type(error).__name__}: {error}"),
+        found=cut(f"{type(cause).__name__}: {cause}"),
         fix=f"check the network (and HF_ENDPOINT), or give a local path; {no_path}",
     )

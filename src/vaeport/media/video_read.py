@@ -29,7 +29,8 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,webm
 class VideoReader:
     """Frames of a video in the order they are shown, upright, as uint8 `[H, W, 3]`, RGB; one at a time.
 
-    Iterating reads the clip once, from its first frame. Colours: see `ColorConverter`.
+    Iterating reads the clip once, from its first frame. Colours: see `ColorConverter`. Damage is refused where libav
+    reports it; inside FFV1 slices it does not, and patches them up.
 
     Attributes:
         width, height: of the upright frame, in pixels.

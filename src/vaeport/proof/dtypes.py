@@ -28,8 +28,9 @@ _ACCUMULATING = {
         "_scaled_dot_product_flash_attention",
         "_scaled_dot_product_flash_attention_for_cpu",
     ),
-    "upsample": ("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
-    + ("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d"),
+    "upsample": tuple(
+        f"{name}{rank}d" for name in ("upsample_nearest", "_upsample_nearest_exact") for rank in (1, 2, 3)
+    ),
 }
 _KINDS = {operation: kind for kind, operations in _ACCUMULATING.items() for operation in operations}
 _FREE = {"attention", "upsample"}

@@ -12,7 +12,8 @@ from vaeport.configs import VAEArchConfig
 from vaeport.errors import ConfigError, ProofError
 from vaeport.mapping import Layout
 from vaeport.proof.adapters import import_object
-from vaeport.proof.prove import DTYPES, Proof
+from vaeport.proof.judge import DTYPES
+from vaeport.proof.prove import Proof
 from vaeport.proof.remote import RemoteSide
 from vaeport.proof.sides import NativeSide, ReferenceSide, Side
 from vaeport.proof.verdict import Verdict

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from vaeport.errors import BlockedError, InputError
+from vaeport.errors import InputError
+from vaeport.media.files import extra
 from vaeport.media.values import to_model, to_pixels
 
 
@@ -25,11 +26,9 @@ def photo() -> Tensor:
     Raises:
         BlockedError: scikit-image is not installed.
     """
-    try:
+    with extra("scikit-image", "demo"):
         from skimage.data import astronaut
-    except ImportError as error:
-        what, fix = "the sample photo comes with scikit-image", "pip install scikit-image"
-        raise BlockedError(what, expected="the package scikit-image", found=error, fix=fix) from error
+
     return torch.from_numpy(astronaut())  # type: ignore[no-untyped-call]
 
 

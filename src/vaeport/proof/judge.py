@@ -1,0 +1,143 @@
+"""The gates applied to what both sides gave, written into the verdict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from vaeport.mapping import Plan
+from vaeport.proof import gates
+from vaeport.proof.cases import unfit
+from vaeport.proof.sides import Capture
+from vaeport.proof.verdict import Row, Verdict
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+REQUIRED = ("mean", "decoded", "unclamped")
+OPTIONAL = ("round_trip", "moments", "std", "normalized")
+_MODULE_ROWS = ("input", "accumulation", "output")
+_WEIGHT_ROWS = ("stored", "used")
+
+
+def module_pairs(mapped: Plan) -> list[tuple[str, str]]:
+    """Native and reference paths of the modules that own the same weight."""
+    pairs = ((step.native.rpartition(".")[0], key.rpartition(".")[0]) for step in mapped.steps for key in step.stored)
+    return list(dict.fromkeys(pairs))
+
+
+@dataclass
+class Judge:
+    """Captures of both sides by job name."""
+
+    verdict: Verdict
+    native: Mapping[str, Capture]
+    reference: Mapping[str, Capture]
+
+    def same_function(self, cases: list[str]) -> None:
+        """Gate S on every case, and whether the case can show a fault at all."""
+        fail = self.verdict.fail
+        for name in (f"S {case}" for case in cases):
+            theirs, again = self.reference[name], self.reference[f"{name} relaid"]
+            if not (self._usable("S", name) and self._gave("S", f"{name}, reference again", again)):
+                continue
+            for reason in unfit(theirs.health, theirs.clamped):
+                fail("evidence", "degenerate case", name, reason)
+            for output, truth in theirs.outputs.items():
+                where = f"{name} {output}"
+                if truth.dtype != torch.float64:
+                    fail("evidence", "wrong dtype", where, f"the reference gave {truth.dtype}, not float64")
+                    continue
+                steady = gates.well_conditioned(output, truth, again.outputs[output])
+                if not steady.passed:
+                    says = f"two evaluations of the reference differ by {steady.figure:.2g} of its rms"
+                    fail("evidence", "ill-conditioned", where, says)
+                found = self.native[name].outputs.get(output)
+                if found is None or found.shape != truth.shape:
+                    mine = "has none" if found is None else list(found.shape)
+                    fail("S", "shape", where, f"native {mine}, reference {list(truth.shape)}")
+                    continue
+                measure = gates.same_function(output, found, truth)
+                says = f"differs by {measure.figure:.3g} of the slice's rms, more than {measure.limit:g}"
+                self._row("S", name, "same function", where, measure, says)
+            absent = ", ".join(output for output in OPTIONAL if output not in theirs.outputs)
+            if absent:
+                self.verdict.notes.append(f"{name}: the reference offers no {absent}, so nothing is compared there")
+
+    def same_precision(self, dtype: str, repeats: int) -> None:
+        """Gate P in one type."""
+        fail = self.verdict.fail
+        names = [f"P {dtype} {r}" for r in range(repeats)]
+        for name in names:
+            theirs = self.reference[name]
+            if theirs.error is None and not all(t.isfinite().all() for t in theirs.outputs.values()):
+                fail("P", "unsupported by the reference", name, f"the reference overflows in {dtype}")
+                return
+            if not (self._usable("P", name) and self._gave("P", f"{name} truth", self.reference[f"{name} truth"])):
+                return
+            if theirs.stored != [dtype]:
+                fail("evidence", "wrong dtype", name, f"the reference keeps weights in {', '.join(theirs.stored)}")
+                return
+        for output in (o for o in self.reference[names[0]].outputs if o in self.native[names[0]].outputs):
+            sides = [(self.native[n], self.reference[n], self.reference[f"{n} truth"]) for n in names]
+            runs = [(a.outputs[output], b.outputs[output], t.outputs[output]) for a, b, t in sides]
+            noise = gates.signal([(r, t) for _, r, t in runs])
+            if noise > gates.NO_SIGNAL:
+                says = f"the reference's own error is {noise:.1%} of the output"
+                fail("P", "no signal", f"{dtype} {output}", says)
+            for measure in gates.same_precision(output, runs, DTYPES[dtype]):
+                says = f"{measure.figure:.3g} times the reference's own rounding error, more than {measure.limit:g}"
+                self._row(f"P {dtype}", f"{repeats} seeds", "same precision", f"{dtype} {output}", measure, says)
+
+    def same_types(self, dtype: str, mapped: Plan) -> None:
+        """Gate D in one type."""
+        name = f"D {dtype}"
+        ours, theirs = self.native[name], self.reference[name]
+        if ours.error or theirs.error:
+            self.verdict.fail("D", "error", dtype, str(ours.error or theirs.error))
+            return
+        weights = [(s.native, key) for s in mapped.steps for key in s.stored]
+        rows = [(f"{a}: {what}", f"{b}: {what}") for a, b in weights for what in _WEIGHT_ROWS]
+        rows += [(f"{a}: {what}", f"{b}: {what}") for a, b in module_pairs(mapped) for what in _MODULE_ROWS]
+        rows += [(row, row) for row in sorted({*ours.signature, *theirs.signature}) if row.startswith("free ")]
+        differing = 0
+        for mine, foreign in dict.fromkeys(rows):
+            a, b = ours.signature.get(mine, []), theirs.signature.get(foreign, [])
+            says = f"in {dtype}: {mine}: {' '.join(a) or 'none'}; {foreign}: {' '.join(b) or 'none'}"
+            if not mine.endswith("accumulation") and not mine.startswith("free ") and not (a and b):
+                self.verdict.fail("evidence", "empty", mine, f"nothing was seen of it; {says}")
+            note = next((n for n in mapped.layout.dtype_notes if re.fullmatch(n.native, mine)), None)
+            if a != b and note is not None:
+                self.verdict.notes.append(f"gate D {says} ({note.reason})")
+            elif a != b:
+                differing += 1
+                self.verdict.fail("D", "dtype policy", mine, says)
+        figure = float(differing)
+        self.verdict.rows.append(Row(name, "types", "types", f"{len(rows)} rows", figure, 0.5, differing == 0))
+
+    def _usable(self, gate: str, name: str) -> bool:
+        native = self._gave(gate, f"{name}, native", self.native[name])
+        return self._gave(gate, f"{name}, reference", self.reference[name]) and native
+
+    def _gave(self, gate: str, where: str, capture: Capture) -> bool:
+        """A side ran to the end and gave the required outputs, all finite."""
+        if capture.error is not None:
+            kind = "not float64" if capture.error.startswith("NotFloat64Error") else "error"
+            self.verdict.fail(gate, kind, where, capture.error)
+            return False
+        absent = [output for output in REQUIRED if output not in capture.outputs or not capture.outputs[output].numel()]
+        if absent:
+            self.verdict.fail("evidence", "empty", where, f"no output {', '.join(absent)}")
+            return False
+        broken = [output for output, t in capture.outputs.items() if not t.isfinite().all()]
+        if broken:
+            self.verdict.fail(gate, "non-finite", where, f"{', '.join(broken)} has values that are not finite")
+            return False
+        return True
+
+    def _row(self, gate: str, case: str, name: str, where: str, measure: gates.Measure, says: str) -> None:
+        row = Row(gate, case, measure.output, measure.slice, measure.figure, measure.limit, measure.passed)
+        self.verdict.rows.append(row)
+        if not measure.passed:
+            self.verdict.fail(gate[0], name, f"{where}, {measure.slice}", says)
