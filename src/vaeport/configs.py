@@ -97,6 +97,15 @@ class VAEArchConfig:
         return replace(self, **changes)
 
 
+def require_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """ConfigError unless latents_mean and latents_std have one value per latent channel, the latter positive."""
+    for name, values in (("latents_mean", mean), ("latents_std", std)):
+        if len(values) != channels:
+            raise ConfigError(f"{name} must have one value per latent channel", expected=channels, found=len(values))
+    if not min(std) > 0:
+        raise ConfigError("latents_std must be positive", found=std)
+
+
 def _is_a(value: Any, hint: Any) -> bool:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

@@ -207,7 +207,10 @@ class VAE(nn.Module):
         return _POSTERIORS[self.contract.posterior](moments)
 
     def _clamped(self, x: Tensor) -> Tensor:
-        return x if self.contract.clamp is None else x.clamp(*self.contract.clamp)
+        if self.contract.clamp is None:
+            return x
+        # the decoder's output is nobody else's, so it is clamped where it lies unless gradients need it
+        return x.clamp(*self.contract.clamp) if x.requires_grad else x.clamp_(*self.contract.clamp)
 
     def _check(self, x: Tensor, channels: int, minimum: Minimum) -> None:
         name, layout = type(self).__name__, self.contract.layout

@@ -102,6 +102,13 @@ def test_the_order_among_several_weights_is_that_of_diffusers(tmp_path: Path, te
             assert_holds(checkpoint, expected)
 
 
+def test_an_index_goes_before_a_single_file_as_in_diffusers(tmp_path: Path, vae: AutoencoderKL) -> None:
+    vae.save_pretrained(tmp_path, max_shard_size="40KB")
+    save_file({"stale": torch.ones(1)}, tmp_path / "diffusion_pytorch_model.safetensors")
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert_holds(checkpoint, AutoencoderKL.from_pretrained(tmp_path).state_dict())
+
+
 def test_tensors_outlive_the_checkpoint(tmp_path: Path) -> None:
     save_file({"x": torch.arange(5.0)}, tmp_path / "a.safetensors")
     torch.save({"x": torch.arange(5.0)}, tmp_path / "a.pt")

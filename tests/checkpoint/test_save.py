@@ -121,6 +121,7 @@ def test_saving_again_replaces_shards_and_keeps_other_variants(
     assert_saved(folder, half, "fp16")
     plain = [path.name for path in folder.iterdir() if ".fp16" not in path.name]
     assert sorted(plain) == ["config.json", "diffusion_pytorch_model.bin", WEIGHTS]
+    assert [path.name for path in tmp_path.iterdir()] == ["vae"]
 
 
 def test_saving_into_the_folder_that_the_tensors_are_mapped_from(

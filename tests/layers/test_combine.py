@@ -231,16 +231,24 @@ def test_per_frame_lets_frames_go_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["nested", "chain", "one is ahead and behind"])
-def test_steps_leave_their_input_and_state_alone(name: str) -> None:
-    """The same state can be stepped twice, with the same result: nothing is stored in the layer or written in place."""
+def test_steps_leave_their_input_and_each_other_alone(name: str) -> None:
+    """Two streams of one layer do not meet: nothing is stored in it, and no input is written to."""
     layer, x = WAVES[name], normal(*WAVE)
-    first, again = x[:, :, :7], x.clone()
-    _, state = layer.step(first, None, False, SAMPLES)
+    again = x.clone()
+    _, one = layer.step(x[:, :, :7], None, False, SAMPLES)
+    _, other = layer.step(x[:, :, :7], None, False, SAMPLES)
     streamed(layer, normal(1, 4, 9, seed=5), SAMPLES, singles(9))
-    y1, _ = layer.step(x[:, :, 7:], state, True, SAMPLES)
-    y2, _ = layer.step(x[:, :, 7:], state, True, SAMPLES)
+    y1, _ = layer.step(x[:, :, 7:], one, True, SAMPLES)
+    y2, _ = layer.step(x[:, :, 7:], other, True, SAMPLES)
     assert torch.equal(y1, y2)
     assert torch.equal(x, again)
+
+
+def test_a_stream_replaces_its_states_one_by_one() -> None:
+    """All old states next to all new ones would double the memory of a stream."""
+    layer, x = WAVES["chain"], normal(*WAVE)
+    _, state = layer.step(x[:, :, :7], None, False, SAMPLES)
+    assert layer.step(x[:, :, 7:], state, False, SAMPLES)[1] is state
 
 
 @pytest.mark.parametrize("name", ["main is behind", "shortcut is behind", "nested", "residual"])

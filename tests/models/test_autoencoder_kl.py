@@ -73,7 +73,7 @@ def test_config_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"block_out_channels \(20\) is not a multiple of norm_num_groups \(8\)"):
         KL.replace(block_out_channels=(16, 20))
     with pytest.raises(ConfigError, match="latents_mean must have one value per latent channel") as refused:
-        AutoencoderKLArchConfig(latents_mean=(1.0, 2.0))
+        AutoencoderKLArchConfig(latents_mean=(1.0, 2.0), latents_std=(1.0, 2.0))
     assert (refused.value.expected, refused.value.found) == (4, 2)
 
 

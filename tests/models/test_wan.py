@@ -98,9 +98,13 @@ def test_one_attention_in_the_middle_of_each_half() -> None:
 def test_lists_of_the_wrong_length_are_refused() -> None:
     with pytest.raises(ConfigError, match="temperal_downsample must have one value fewer than dim_mult"):
         WanArchConfig(dim_mult=(1, 2, 4))
-    with pytest.raises(ConfigError, match="latents_std must have z_dim values") as refused:
+    with pytest.raises(ConfigError, match="latents_std must have one value per latent channel") as refused:
         WAN.replace(latents_std=(1.0, 2.0))
     assert (refused.value.expected, refused.value.found) == (4, 2)
+    with pytest.raises(ConfigError, match="latents_std must be positive"):
+        WAN.replace(latents_std=(1.0, 2.0, 0.0, 1.0))
+    with pytest.raises(ConfigError, match="in_channels and out_channels differ"):
+        WAN.replace(out_channels=4)
 
 
 def test_residual_wan_is_another_model() -> None:

@@ -83,16 +83,16 @@ def test_as_stored(sd1: Path) -> None:
     assert found["grown"] <= UNCHANGED * found["kept"]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
-def test_converted(sd1: Path, dtype: str) -> None:
-    found = cost(sd1, dtype=dtype)
-    assert found["dtype"] == f"torch.{dtype}"
+def test_converted(sd1: Path) -> None:
+    found = cost(sd1, dtype="bfloat16")
+    assert found["dtype"] == "torch.bfloat16"
     assert found["grown"] <= MOST * found["kept"]
     assert found["grown"] >= 0.9 * found["kept"], "what is converted is in memory, or this measures nothing"
 
 
-@pytest.mark.parametrize(("half", "share"), [("encoder", 0.41), ("decoder", 0.59)])
-@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize(
+    ("half", "share", "dtype"), [("encoder", 0.41, None), ("decoder", 0.59, None), ("decoder", 0.59, "bfloat16")]
+)
 def test_half(sd1: Path, half: str, share: float, dtype: str | None) -> None:
     """The other half costs nothing, neither of its own memory nor of the file's pages."""
     found = cost(sd1, load_encoder=half == "encoder", load_decoder=half == "decoder", dtype=dtype)

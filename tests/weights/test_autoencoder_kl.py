@@ -58,6 +58,9 @@ def test_levels_of_the_original_decoder_count_down() -> None:
     stored = {step.native: step.stored for step in found.steps}
     assert stored["decoder.levels.0.blocks.2.main.conv1.weight"] == ("decoder.up.3.block.2.conv1.weight",)
     assert stored["decoder.levels.3.blocks.0.shortcut.weight"] == ("decoder.up.0.block.0.nin_shortcut.weight",)
+    assert stored["decoder.middle.attention.main.attention.qkv.bias"] == tuple(
+        f"decoder.mid.attn_1.{part}.bias" for part in "qkv"
+    )
     assert stored["encoder.levels.0.resample.weight"] == ("encoder.down.0.downsample.conv.weight",)
 
 

@@ -5,6 +5,8 @@ They carry `step`, `length` and `needs` from the layers to the whole model, whic
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -28,20 +30,30 @@ class Chain(Layer):
         """The layers in the order in which they are applied."""
         return tuple(self._modules.values())  # type: ignore[arg-type]
 
+    def flat(self, *, but_hooked: bool = False) -> Iterator[Layer]:
+        """The layers with inner chains opened: the call of an inner chain would keep its input alive to its end.
+
+        but_hooked  leave chains closed that have forward hooks, which run when a chain is called
+        """
+        for layer in self.layers:
+            if type(layer) is Chain and not (but_hooked and (layer._forward_hooks or layer._forward_pre_hooks)):
+                yield from layer.flat(but_hooked=but_hooked)
+            else:
+                yield layer
+
     def forward(self, x: Tensor) -> Tensor:
         """The last layer's output."""
-        for layer in self.layers:
+        for layer in self.flat(but_hooked=True):
             x = layer(x)
         return x
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
-        """Each layer's step on what the one before it released."""
-        states = state or (None,) * len(self.layers)
-        after = []
-        for layer, before in zip(self.layers, states, strict=True):
-            x, s = layer.step(x, before, last, axis)
-            after.append(s)
-        return x, tuple(after)
+        """Each layer's step on what the one before it released; the list of states is used again."""
+        layers = tuple(self.flat())
+        states = [None] * len(layers) if state is None else state
+        for i, layer in enumerate(layers):
+            x, states[i] = layer.step(x, states[i], last, axis)
+        return x, states
 
     def length(self, n: int, axis: int) -> int:
         """The last layer's length."""

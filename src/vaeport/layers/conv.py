@@ -112,8 +112,8 @@ class Conv(Layer):
             weight = self.kernel_weight()
         before = window.before if buffer is None else 0
         after = window.after if last else 0
-        parts = [part for part in (buffer, x) if part is not None]
-        buffer = torch.cat(parts, axis) if len(parts) > 1 else parts[0]
+        buffer = x if buffer is None else buffer if x is None else torch.cat((buffer, x), axis)
+        assert buffer is not None
         if before or after:
             buffer = F.pad(buffer, [0, 0] * (-axis - 1) + [before, after])
         size = buffer.shape[axis]

@@ -7,9 +7,9 @@ A layer is a function of a tensor `[B, C, *axes]`. Along each of its axes it sta
     step(x, state, last, axis)  the same function, fed piece by piece: `-> (y, state)`
 
 State goes in and comes out; a layer stores nothing in itself. `state is None` means that nothing has arrived yet: the
-layer is at its origin and applies its edge rule there. Pieces are `None` when empty: a piece that is too short to yield
-an output gives `None`, and `x=None` with `last=True` flushes what is still buffered. Streamed equals whole, for any
-cutting into pieces.
+layer is at its origin and applies its edge rule there. A state is handed over: the step that takes it may reuse its
+memory, so it serves once. Pieces are `None` when empty: a piece that is too short to yield an output gives `None`, and
+`x=None` with `last=True` flushes what is still buffered. Streamed equals whole, for any cutting into pieces.
 
 Axes are counted from the end, so that they keep their number when frames are folded into the batch.
 """

@@ -104,7 +104,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class DtypeNote:
-    """Modules (regular expression over the native module path) whose dtypes differ from the reference's on purpose."""
+    """Rows of gate D (regular expression over the native row, e.g. `free upsample`) that differ on purpose, and why."""
 
     native: str
     reason: str

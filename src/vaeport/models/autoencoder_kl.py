@@ -16,7 +16,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from vaeport.configs import AxisRule, ImageVAEConfig, LatentContract, VAEArchConfig
+from vaeport.configs import AxisRule, ImageVAEConfig, LatentContract, VAEArchConfig, require_statistics
 from vaeport.errors import ConfigError
 from vaeport.layers import Chain, Conv, GroupNorm, Layer, NearestUpsample, Norm, SiLU, attention_block, residual_block
 from vaeport.vae import VAE
@@ -45,18 +45,16 @@ class AutoencoderKLArchConfig(VAEArchConfig):
     mid_block_add_attention: bool = True
 
     def __post_init__(self) -> None:
-        """ConfigError for widths that the groups do not divide, or statistics of the wrong length."""
+        """ConfigError for fields that contradict each other."""
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 raise ConfigError(
                     f"block_out_channels ({width}) is not a multiple of norm_num_groups ({self.norm_num_groups})"
                 )
-        for name in ("latents_mean", "latents_std"):
-            values = getattr(self, name)
-            if values is not None and len(values) != self.latent_channels:
-                raise ConfigError(
-                    f"{name} must have one value per latent channel", expected=self.latent_channels, found=len(values)
-                )
+        if self.latents_mean is not None and self.latents_std is not None:
+            require_statistics(self.latent_channels, self.latents_mean, self.latents_std)
+        if self.in_channels != self.out_channels:
+            raise ConfigError("in_channels and out_channels differ", expected=self.in_channels, found=self.out_channels)
 
     def constants(self) -> dict[str, Any]:
         """Plain convolutional blocks with SiLU on every level."""

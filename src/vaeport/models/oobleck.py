@@ -41,6 +41,9 @@ class OobleckArchConfig(VAEArchConfig):
                 expected=len(self.downsampling_ratios),
                 found=len(self.channel_multiples),
             )
+        if any(ratio % 2 for ratio in self.downsampling_ratios):
+            # an odd stride loses samples on the way down and up, and the hop is no longer their product
+            raise ConfigError("downsampling_ratios must be even", found=self.downsampling_ratios)
         if self.encoder_hidden_size != 2 * self.decoder_input_channels:
             raise ConfigError(
                 "the encoder's output must be twice as wide as the latent",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from vaeport.configs import AxisRule, LatentContract, VAEArchConfig, VideoVAEConfig
+from vaeport.configs import AxisRule, LatentContract, VAEArchConfig, VideoVAEConfig, require_statistics
 from vaeport.errors import ConfigError
 from vaeport.layers import (
     Chain,
@@ -67,14 +67,14 @@ class WanArchConfig(VAEArchConfig):
         return "is_residual: this is Wan 2.2's VAE (z48)" if published.get("is_residual") else None
 
     def __post_init__(self) -> None:
-        """ConfigError for lists whose lengths contradict each other."""
+        """ConfigError for fields that contradict each other."""
         if len(self.temporal_downsample) != len(self.dim_mult) - 1:
             raise ConfigError(
                 "temperal_downsample must have one value fewer than dim_mult", found=self.temporal_downsample
             )
-        for name in ("latents_mean", "latents_std"):
-            if len(getattr(self, name)) != self.z_dim:
-                raise ConfigError(f"{name} must have z_dim values", expected=self.z_dim, found=len(getattr(self, name)))
+        require_statistics(self.z_dim, self.latents_mean, self.latents_std)
+        if self.in_channels != self.out_channels:
+            raise ConfigError("in_channels and out_channels differ", expected=self.in_channels, found=self.out_channels)
 
     def constants(self) -> dict[str, Any]:
         """No attention but in the middle, no shortcut around the resamplers, no patches."""
