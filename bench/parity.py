@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from bench.work import Model
 from vaeport.proof import adapters
@@ -41,7 +42,8 @@ class Proved:
         """Diffusers' model with these weights."""
         module = adapters.build(adapters.import_object(self.model.reference), self.model.arch.to_published())
         module.load_state_dict(load_file(self.folder / WEIGHTS))
-        return module.eval().requires_grad_(False).to(self.device, getattr(torch, self.dtype))
+        # nn.Module's own, since a subclass's may keep some weights in another type
+        return nn.Module.to(module.eval().requires_grad_(False), self.device, getattr(torch, self.dtype))
 
     def summary(self) -> dict[str, Any]:
         """PASS or FAIL, the worst figure of each gate over its limit, reasons, and the hash of the weights."""

@@ -36,7 +36,7 @@ def speed_line(row: dict[str, Any]) -> str:
     if row["ratio"] is None:
         return f"{name:<70} no speed{_verdict(row)}"
     low, high = row["spread"]
-    peaks = f"{_mib(row['ours_peak_mib'])} / {_mib(row['theirs_peak_mib'])}"
+    peaks = f"{mib(row['ours_peak_mib'])} / {mib(row['theirs_peak_mib'])}"
     mark = "" if row["ratio"] >= TARGET else f"  below {TARGET}"
     times = f"{row['ours_ms']:9.1f} ms {row['theirs_ms']:9.1f} ms {row['ratio']:6.3f} ({low:.2f}-{high:.2f})"
     return f"{name:<70}{times} {peaks:>21}{_verdict(row)}{mark}"
@@ -47,7 +47,7 @@ def stream_line(row: dict[str, Any]) -> str:
     name = f"{row['work']}, {row['dtype']}"
     if row["peak_mib"] is None:
         return f"{name:<70} no figures{_verdict(row)}"
-    peaks = ", ".join(f"{length(n, row)} {_mib(p)}" for n, p in zip(row["lengths"], row["peak_mib"], strict=True))
+    peaks = ", ".join(f"{length(n, row)} {mib(p)}" for n, p in zip(row["lengths"], row["peak_mib"], strict=True))
     flat = {True: "flat", False: "NOT FLAT", None: "not measured here"}[row["flat"]]
     return f"{name:<70} {peaks}: {flat}{_verdict(row)}"
 
@@ -59,7 +59,13 @@ def length(n: int, row: dict[str, Any]) -> str:
     return f"{n // SECOND} s" if n < 120 * SECOND else f"{n // SECOND // 60} min"
 
 
-def _mib(value: float | None) -> str:
+def duration(ms: float) -> str:
+    """Milliseconds or seconds, three digits."""
+    return f"{ms:.3g} ms" if ms < 999.5 else f"{ms / 1e3:.3g} s"
+
+
+def mib(value: float | None) -> str:
+    """Memory in MiB or GiB."""
     return "?" if value is None else f"{value:.0f} MiB" if value < 10240 else f"{value / 1024:.1f} GiB"
 
 

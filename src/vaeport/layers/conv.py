@@ -160,5 +160,7 @@ def weight_norm_parameters(module: nn.Module) -> None:
     """Replaces the parameter `weight` by `weight_g` and `weight_v`, which give the same weight."""
     weight = module._parameters.pop("weight")
     assert weight is not None
-    module.weight_g = nn.Parameter(weight.detach().flatten(1).norm(dim=1).view(-1, *(1,) * (weight.dim() - 1)))
+    # arithmetic on the meta device imports a symbolic algebra package, for nothing
+    length = weight.new_empty(len(weight)) if weight.is_meta else weight.detach().flatten(1).norm(dim=1)
+    module.weight_g = nn.Parameter(length.view(-1, *(1,) * (weight.dim() - 1)))
     module.weight_v = nn.Parameter(weight.detach())

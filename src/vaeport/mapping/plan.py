@@ -86,13 +86,9 @@ def _some(keys: tuple[str, ...], most: int = 8) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
-def plan(layout: Layout, native: Shapes, stored: Shapes | None = None, *, skipped: Shapes | None = None) -> Plan:
-    """How `stored` keys make up `native` ones; without `stored`, how native keys are written.
-
-    skipped     native keys of halves that are not loaded: their stored keys are known and left alone
-    """
-    skipped = skipped or {}
-    rules = {key: layout.rule_of(key) for key in (*native, *skipped)}
+def plan(layout: Layout, native: Shapes, stored: Shapes | None = None) -> Plan:
+    """How `stored` keys make up `native` ones; without `stored`, how native keys are written."""
+    rules = {key: layout.rule_of(key) for key in native}
     prefix = _prefix(layout, stored, {name for found in rules.values() if found for name in found[1]})
     spelt: dict[str, str] = {}
     twice: list[str] = []
@@ -103,7 +99,7 @@ def plan(layout: Layout, native: Shapes, stored: Shapes | None = None, *, skippe
     missing: list[str] = []
     misshapen: list[str] = []
     used: set[str] = set()
-    for key, shape in {**native, **skipped}.items():
+    for key, shape in native.items():
         found = rules[key]
         if found is None:
             missing.append(f"{key} (no rule)")
@@ -112,9 +108,8 @@ def plan(layout: Layout, native: Shapes, stored: Shapes | None = None, *, skippe
         used.update(foreign)
         names = tuple(prefix + k if stored is None else spelt.get(k, "") for k in foreign)
         absent = [prefix + k for k, name in zip(foreign, names, strict=True) if not name]
-        if absent and key not in skipped:
+        if absent:
             missing.extend(absent)
-        if absent or key in skipped:
             continue
         step = Step(key, tuple(shape), rule, names)
         wrong = [k for k in names if stored is not None and tuple(stored[k]) != step.stored_shape]

@@ -65,7 +65,7 @@ def encode_file(
         if not latents.isfinite().all():
             raise MediaError("the latents are not finite", where=source, fix="try float32, and check the checkpoint")
         header = LatentHeader(
-            model=ModelRegistry.find(type(vae).__name__).name,
+            model=ModelRegistry.find_class(type(vae)).name,
             class_name=type(vae).__name__,
             contract=vae.contract.to_json(),
             posterior="mode" if generator is None else "sample",
@@ -85,7 +85,7 @@ def decode_file(vae: VAE, source: str | Path, target: str | Path, *, progress: P
     appears whole or not at all.
     """
     latents, header = read_latents(source)
-    header.require(vae.contract.to_json(), ModelRegistry.find(type(vae).__name__).name)
+    header.require(vae.contract.to_json(), ModelRegistry.find_class(type(vae)).name)
     target, origin = Path(target), header.source
     notes = (
         []
@@ -120,7 +120,7 @@ def compare_files(
     The ratio is peak (2.0, the width of the value range) for pictures and the signal's own power for audio.
     """
     latents, header = read_latents(latent_file)
-    header.require(vae.contract.to_json(), ModelRegistry.find(type(vae).__name__).name)
+    header.require(vae.contract.to_json(), ModelRegistry.find_class(type(vae)).name)
     noise = power = 0.0
     count = positions = expected = 0
     with open_input(vae, Path(source), resample=resample, upmix=upmix) as media:

@@ -105,7 +105,8 @@ LDM = Layout(
         "sd2": r"cond_stage_model\.model\..*",
         "sdxl": r"conditioner\.embedders\..*",
         "sd3": r"model\.diffusion_model\.joint_blocks\..*",
-        "flux1": r"(?!first_stage_model\.|vae\.).*decoder\.conv_in\.weight",
+        # a bare file with 16 latent channels is FLUX's `ae.safetensors`; all-in-one files carry its transformer
+        "flux1": r"decoder\.conv_in\.weight|(model\.diffusion_model\.)?double_blocks\..*",
     },
 )
 
