@@ -129,18 +129,6 @@ def test_written_under_the_first_prefix() -> None:
     assert plan(LDM, native(), stored(prefix="first_stage_model.")).prefix == "first_stage_model."
 
 
-def test_skipped_halves_are_known_and_left_alone() -> None:
-    keys = native()
-    encoder = {key: shape for key, shape in keys.items() if key.startswith("encoder.")}
-    decoder = {key: shape for key, shape in keys.items() if key not in encoder}
-    found = plan(LDM, encoder, stored(), skipped=decoder)
-    assert found.fits
-    assert {step.native for step in found.steps} == set(encoder)
-    only = {key: shape for key, shape in stored().items() if key.startswith(("encoder.", "quant_conv."))}
-    assert plan(LDM, encoder, only, skipped=decoder).fits, "a file may lack the half that is not wanted"
-    assert not plan(LDM, encoder, {**stored(), "decoder.more": (1,)}, skipped=decoder).fits
-
-
 def test_one_weight_under_two_names_is_refused() -> None:
     """Neither the old nor the new spelling is dropped in silence."""
     keys = stored(DIFFUSERS)
