@@ -97,12 +97,13 @@ class VAEArchConfig:
         return replace(self, **changes)
 
 
-def require_statistics(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+def require_statistics(channels: int, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
     """ConfigError unless latents_mean and latents_std have one value per latent channel, the latter positive."""
     for name, values in (("latents_mean", mean), ("latents_std", std)):
-        if len(values) != channels:
-            raise ConfigError(f"{name} must have one value per latent channel", expected=channels, found=len(values))
-    if not min(std) > 0:
+        found = "none" if values is None else len(values)
+        if found != channels:
+            raise ConfigError(f"{name} must have one value per latent channel", expected=channels, found=found)
+    if std is not None and not min(std) > 0:
         raise ConfigError("latents_std must be positive", found=std)
 
 
@@ -219,7 +220,6 @@ class LatentContract:
     latent_channels     of a latent
     posterior           "gaussian-logvar" or "gaussian-softplus"
     shift, scale        normalize(z) = (z - shift) * scale, one number or one per latent channel
-    normalized_by       who applies it by the family's custom: "pipeline" or "vae"
     clamp               range that `decode` clamps to, or None
     sample_rate         Hz, audio only
     """
@@ -232,7 +232,6 @@ class LatentContract:
     posterior: Literal["gaussian-logvar", "gaussian-softplus"]
     shift: float | tuple[float, ...] = 0.0
     scale: float | tuple[float, ...] = 1.0
-    normalized_by: Literal["pipeline", "vae"] = "pipeline"
     clamp: tuple[float, float] | None = None
     sample_rate: int | None = None
 

@@ -160,12 +160,12 @@ class VAE(nn.Module):
 
         return save(self, folder, max_shard_size=max_shard_size, variant=variant)
 
-    def weights_hash(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of all weights."""
+    def weights_hash(self, half: Literal["encoder", "decoder"] | None = None) -> str:
+        """SHA-256 over names, types, shapes and bytes of the weights of one half, or of all that are loaded."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, tensor in sorted((self if half is None else self._half(half)).state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def _half(self, name: str) -> Layer:

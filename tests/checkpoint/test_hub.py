@@ -328,7 +328,7 @@ def test_weights_that_the_repository_does_not_have(hub: type[Hub], refuses: Any)
 def test_unknown_revision(hub: type[Hub], refuses: Any) -> None:
     what, fix = "the repository has no such revision", "give a branch, tag or commit that the Hub lists"
     with refuses(CheckpointError, what, where="org/name, revision v9", fix=fix):
-        resolve("org/name", revision="v9")
+        resolve("org/name", subfolder="vae", revision="v9")
 
 
 def test_gated(hub: type[Hub], refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,13 +180,17 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path, refuses: Any, tensors
     [
         ({"_class_name": None}, "no _class_name"),
         ({"f": print}, "not JSON serializable"),
+        ({"x": float("nan")}, "not JSON compliant"),
         ({3: 1}, "not supported between"),
     ],
 )
 def test_config_that_is_no_json(
     tmp_path: Path, refuses: Any, tensors: Any, config: Any, changed: Any, found: str
 ) -> None:
-    what, expected = "the configuration cannot be written as config.json", "text, numbers, booleans, lists and dicts"
+    what, expected = (
+        "the configuration cannot be written as config.json",
+        "text, finite numbers, booleans, lists and dicts",
+    )
     with refuses(ConfigError, what, where="config.json", expected=expected, found=found, fix="convert the value"):
         save_folder(tmp_path / "vae", tensors, config | changed)
     assert not list(tmp_path.iterdir())

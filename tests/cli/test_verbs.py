@@ -106,7 +106,7 @@ def _edit_config(folder: Path, edit: object) -> None:
 
 
 def _not_a_number(folder: Path) -> None:
-    _edit_weights(folder, lambda s: s["decoder.conv_in.weight"].fill_(float("nan")))
+    _edit_weights(folder, lambda s: s["encoder.conv_in.weight"].fill_(float("nan")))
 
 
 def _missing_key(folder: Path) -> None:
@@ -150,7 +150,7 @@ def _hostile_pickle(folder: Path) -> None:
         (_no_class_name, ("_class_name",)),
         (_unknown_class, ("AutoencoderKLWann", "did you mean AutoencoderKLWan")),
         (_contradiction, ("wrong shape", "config.json and the weights belong together")),
-        (_not_a_number, ("not finite", "decoder.conv_in.weight")),
+        (_not_a_number, ("not finite", "encoder.conv_in.weight")),
         (_missing_key, ("1 missing: decoder.conv_in.weight",)),
         (_unexpected_key, ("1 unexpected: decoder.extra.weight",)),
         (_shard_is_missing, ("00001-of-00001",)),

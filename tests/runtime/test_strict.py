@@ -96,7 +96,6 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("kl16", {"use_post_quant_conv": True}, "2 missing: post_quant_conv.weight, post_quant_conv.bias"),
     ("wan", {"base_dim": 16}, "wrong shape"),
     ("wan", {"temperal_downsample": [False, False, True]}, "unexpected"),
-    ("wan", {"num_res_blocks": 1}, "unexpected"),
     ("oobleck", {"downsampling_ratios": [2, 4, 4, 8, 4]}, "wrong shape"),
     ("oobleck", {"audio_channels": 1}, "wrong shape"),
 ]

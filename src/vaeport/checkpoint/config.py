@@ -14,13 +14,13 @@ CONFIG_NAME = "config.json"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read `config.json` of a component folder, as published.
+    """Read `config.json` of a component folder, or a `.json` file named itself, as published.
 
     Raises:
         ConfigError: it is missing, not a JSON object, or names no `_class_name`.
         BlockedError: the system refuses to read it.
     """
-    file = Path(folder) / CONFIG_NAME
+    file = Path(folder) if Path(folder).suffix == ".json" else Path(folder) / CONFIG_NAME
     if not (exists(file) and file.is_file()):
         raise _missing(file)
     with reading(file):

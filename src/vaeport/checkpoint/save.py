@@ -99,14 +99,14 @@ def _staged(folder: Path) -> Iterator[Path]:
 def _config_text(config: Mapping[str, Any]) -> str:
     problem = None if isinstance(config.get("_class_name"), str) else "no _class_name"
     try:
-        text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+        text = json.dumps(dict(config), indent=2, sort_keys=True, allow_nan=False) + "\n"
     except (TypeError, ValueError, RecursionError) as error:
         problem = cut(str(error))
     if problem is not None:
         raise ConfigError(
             "the configuration cannot be written as config.json",
             where=CONFIG_NAME,
-            expected="text, numbers, booleans, lists and dicts, with a _class_name",
+            expected="text, finite numbers, booleans, lists and dicts, with a _class_name",
             found=problem,
             fix="convert the value before saving",
         )

@@ -19,7 +19,7 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
         JsonProblemError: anything else.
     """
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except JsonProblemError:
         raise
     except RecursionError as error:
@@ -29,6 +29,10 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise JsonProblemError(f"a JSON {type(value).__name__}, not an object")
     return value
+
+
+def _no_constant(name: str) -> None:
+    raise JsonProblemError(f"{name} is no JSON number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

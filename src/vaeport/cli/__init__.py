@@ -11,7 +11,7 @@ import sys
 import typer
 
 from vaeport.cli import decode, demo, encode, inspect, models, prove
-from vaeport.errors import VaeportError
+from vaeport.errors import BlockedError, VaeportError
 
 app = typer.Typer(
     name="vaeport", help="Run, check and port VAEs of diffusion models.", no_args_is_help=True, add_completion=False
@@ -29,3 +29,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
+            raise
+        fix = "use a smaller input, or another --dtype or --device"
+        print(f"vaeport: out of memory\n  found: {error}\n  fix: {fix}", file=sys.stderr)
+        sys.exit(BlockedError.exit_code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,32 +18,18 @@ ModelOption = Annotated[str | None, typer.Option(help="Native name, where the fi
 VariantOption = Annotated[
     str | None, typer.Option(help="Published configuration, where the file cannot tell, e.g. sdxl.")
 ]
+WeightsOption = Annotated[str | None, typer.Option(help="Weight files of a folder, e.g. fp16.")]
+FilenameOption = Annotated[str | None, typer.Option(help="Official file in the folder or hub repository.")]
+RevisionOption = Annotated[str | None, typer.Option(help="Hub revision: branch, tag or commit.")]
 DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16, ...; by default as stored.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...")]
 
 
-def opened(
-    vae: str,
-    subfolder: str | None,
-    model: str | None,
-    variant: str | None,
-    dtype: str | None,
-    device: str,
-    *,
-    load_decoder: bool = True,
-) -> VAE:
+def opened(vae: str, **options: Any) -> VAE:
     """The VAE that the shared options name."""
     from vaeport.runtime.load import load
 
-    return load(
-        vae,
-        subfolder=subfolder,
-        model=model,
-        model_variant=variant,
-        dtype=dtype,
-        device=device,
-        load_decoder=load_decoder,
-    )
+    return load(vae, **options)
 
 
 @contextmanager

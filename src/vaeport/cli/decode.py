@@ -11,10 +11,13 @@ import typer
 from vaeport.cli.common import (
     DeviceOption,
     DtypeOption,
+    FilenameOption,
     ModelOption,
+    RevisionOption,
     SubfolderOption,
     VAEOption,
     VariantOption,
+    WeightsOption,
     opened,
     progress,
 )
@@ -27,6 +30,9 @@ def command(
     subfolder: SubfolderOption = None,
     model: ModelOption = None,
     variant: VariantOption = None,
+    weights_variant: WeightsOption = None,
+    filename: FilenameOption = None,
+    revision: RevisionOption = None,
     dtype: DtypeOption = None,
     device: DeviceOption = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -34,7 +40,18 @@ def command(
     """Decode latents into a file of exactly the size and length that was encoded."""
     from vaeport.runtime.files import decode_file
 
-    loaded = opened(vae, subfolder, model, variant, dtype, device)
+    loaded = opened(
+        vae,
+        subfolder=subfolder,
+        filename=filename,
+        revision=revision,
+        variant=weights_variant,
+        model=model,
+        model_variant=variant,
+        dtype=dtype,
+        device=device,
+        load_encoder=False,
+    )
     with progress("decoding") as advance:
         report = decode_file(loaded, source, target, progress=advance)
     result = {"file": str(report.file), "shape": list(report.shape), "notes": list(report.notes)}

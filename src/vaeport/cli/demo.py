@@ -141,9 +141,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="official layout -> native -> file -> latents -> file, proved against Diffusers")
+    table = Table(title="official layout -> native -> file -> latents -> file; gate S in float64 against Diffusers")
     for column in rows[0]:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(f"{v:.1e}" if isinstance(v, float) else "-" if v is None else str(v) for v in row.values()))
-    Console(width=None).print(table)
+    Console().print(table)

@@ -11,10 +11,13 @@ import typer
 from vaeport.cli.common import (
     DeviceOption,
     DtypeOption,
+    FilenameOption,
     ModelOption,
+    RevisionOption,
     SubfolderOption,
     VAEOption,
     VariantOption,
+    WeightsOption,
     opened,
     progress,
 )
@@ -27,6 +30,9 @@ def command(
     subfolder: SubfolderOption = None,
     model: ModelOption = None,
     variant: VariantOption = None,
+    weights_variant: WeightsOption = None,
+    filename: FilenameOption = None,
+    revision: RevisionOption = None,
     dtype: DtypeOption = None,
     device: DeviceOption = "cpu",
     sample: Annotated[int | None, typer.Option(help="Sample the posterior with this seed; otherwise its mode.")] = None,
@@ -39,7 +45,18 @@ def command(
     """Encode a file into latents; sizes and lengths that break the model's rule are padded, and decoding crops them."""
     from vaeport.runtime.files import compare_files, encode_file
 
-    loaded = opened(vae, subfolder, model, variant, dtype, device, load_decoder=check)
+    loaded = opened(
+        vae,
+        subfolder=subfolder,
+        filename=filename,
+        revision=revision,
+        variant=weights_variant,
+        model=model,
+        model_variant=variant,
+        dtype=dtype,
+        device=device,
+        load_decoder=check,
+    )
     with progress("encoding") as advance:
         report = encode_file(
             loaded, source, target, seed=sample, normalize=normalize, resample=resample, upmix=upmix, progress=advance

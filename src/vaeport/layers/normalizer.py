@@ -24,7 +24,12 @@ class LatentNormalizer:
         shift, scale = self._like(z)
         return z / scale + shift
 
-    def _like(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        values = (torch.as_tensor(v, dtype=z.dtype, device=z.device) for v in (self.shift, self.scale))
-        shift, scale = (v.view(-1, *(1,) * (z.dim() - 2)) if v.dim() else v for v in values)
-        return shift, scale
+    def _like(self, z: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        return _factor(self.shift, z), _factor(self.scale, z)
+
+
+def _factor(value: float | Sequence[float], z: Tensor) -> Tensor | float:
+    """One per channel as a tensor like z; a single number stays one, since bfloat16 would round it."""
+    if isinstance(value, int | float):
+        return value
+    return torch.tensor(value, dtype=z.dtype, device=z.device).view(-1, *(1,) * (z.dim() - 2))

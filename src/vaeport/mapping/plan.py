@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is read for each native key, what is dropped and why, and which native keys are left out on purpose."""
+    """What is read for each native key, what is dropped and why, and what does not fit."""
 
     layout: Layout
     prefix: str

@@ -118,7 +118,7 @@ class Layout:
     prefixes    what may stand before every foreign key; a file has one of them, the first is written
     spellings   older names (regular expression, replacement) that are read as the ones in the rules
     drops       foreign keys that are known and not needed
-    others      keys of a whole-pipeline file outside the prefix are not ours
+    dtype_notes differences of types from the reference that are meant
     variants    variant -> regular expression of keys of the whole file that tell it from others of the same shapes
     """
 

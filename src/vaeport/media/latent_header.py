@@ -20,7 +20,7 @@ Posterior = Literal["mode", "sample"]
 
 
 class Source(TypedDict, total=False):
-    """What was encoded, and so what decoding gives back. Only `modality` is required; sizes are before padding."""
+    """What was encoded, and so what decoding gives back; sizes are before padding. Each modality requires its own."""
 
     modality: Modality
     frames: int
@@ -116,6 +116,12 @@ class LatentHeader:
                 found="; ".join(f"{name} = {value}" for name, _, value in differing),
                 fix=f"decode with the model that made them: {self.model}",
             )
+        kinds = {"image": ("image",), "video": ("video", "image"), "audio": ("audio",)}
+        modality = str(contract.get("modality", self.source["modality"]))
+        if self.source["modality"] not in kinds.get(modality, ()):
+            raise LatentFileError(
+                "the latents are of another kind of media", expected=modality, found=self.source["modality"]
+            )
 
 
 def _checks(header: LatentHeader) -> Iterator[tuple[str, str, bool]]:
@@ -137,8 +143,14 @@ def _is_source(source: Any) -> bool:
     if not isinstance(source, dict) or not set(source) <= {"modality", "rate", "pad", *counts}:
         return False
     pad = source.get("pad", {})
+    sizes = {
+        "image": ("height", "width"),
+        "video": ("frames", "height", "width", "rate"),
+        "audio": ("samples", "sample_rate"),
+    }
     return (
         source.get("modality") in get_args(Modality)
+        and set(sizes[source["modality"]]) <= set(source)
         and all(_is_count(source[name]) and source[name] > 0 for name in counts if name in source)
         and _is_rate(source.get("rate", "1"))
         and isinstance(pad, dict)

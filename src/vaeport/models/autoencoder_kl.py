@@ -51,7 +51,9 @@ class AutoencoderKLArchConfig(VAEArchConfig):
                 raise ConfigError(
                     f"block_out_channels ({width}) is not a multiple of norm_num_groups ({self.norm_num_groups})"
                 )
-        if self.latents_mean is not None and self.latents_std is not None:
+        if not self.scaling_factor > 0:
+            raise ConfigError("scaling_factor must be positive", found=self.scaling_factor)
+        if self.latents_mean is not None or self.latents_std is not None:
             require_statistics(self.latent_channels, self.latents_mean, self.latents_std)
         if self.in_channels != self.out_channels:
             raise ConfigError("in_channels and out_channels differ", expected=self.in_channels, found=self.out_channels)

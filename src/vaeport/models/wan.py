@@ -72,6 +72,9 @@ class WanArchConfig(VAEArchConfig):
             raise ConfigError(
                 "temperal_downsample must have one value fewer than dim_mult", found=self.temporal_downsample
             )
+        if self.num_res_blocks != 2:
+            # the published layouts number the blocks of all levels in one list
+            raise ConfigError("no weight map for this num_res_blocks", expected=2, found=self.num_res_blocks)
         require_statistics(self.z_dim, self.latents_mean, self.latents_std)
         if self.in_channels != self.out_channels:
             raise ConfigError("in_channels and out_channels differ", expected=self.in_channels, found=self.out_channels)

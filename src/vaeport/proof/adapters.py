@@ -33,7 +33,14 @@ def import_object(path: str) -> Any:
 def build(cls: Any, arguments: Mapping[str, Any]) -> nn.Module:
     """The reference module: `cls.from_config(arguments)` where there is such a method, else `cls(**arguments)`."""
     from_config = getattr(cls, "from_config", None)
-    module = from_config(dict(arguments)) if from_config is not None else cls(**arguments)
+    try:
+        module = from_config(dict(arguments)) if from_config is not None else cls(**arguments)
+    except Exception as error:
+        found, fix = (
+            f"{type(error).__name__}: {error}",
+            "give its arguments with --reference-args, or build it in an --adapter",
+        )
+        raise ProofError("the reference cannot be built", where=cls, found=found, fix=fix) from error
     if not isinstance(module, nn.Module):
         raise ProofError("the reference is not a torch module", found=type(module))
     return module
@@ -68,20 +75,15 @@ def normalize(module: Any, z: Tensor) -> Tensor | None:
     if config is None:
         return None
 
-    def value(name: str) -> Any:
-        found = getattr(config, name, None)
-        return torch.as_tensor(found, dtype=z.dtype, device=z.device) if found is not None else None
-
     mean, std, shift, scale = (
-        value(name) for name in ("latents_mean", "latents_std", "shift_factor", "scaling_factor")
+        getattr(config, name, None) for name in ("latents_mean", "latents_std", "shift_factor", "scaling_factor")
     )
-    scale = torch.ones((), dtype=z.dtype, device=z.device) if scale is None else scale
-    if mean is not None and std is not None:
-        view = (-1, *(1,) * (z.dim() - 2))
-        found: Tensor = (z - mean.view(view)) * (scale / std.view(view))
-    else:
-        found = (z - (0.0 if shift is None else shift)) * scale
-    return found
+    factor = 1.0 if scale is None else float(scale)
+    if mean is None or std is None:
+        return (z - float(shift or 0.0)) * factor
+    view = (-1, *(1,) * (z.dim() - 2))
+    centre = torch.tensor(mean, dtype=z.dtype, device=z.device).view(view)
+    return (z - centre) * (factor / torch.tensor(std, dtype=z.dtype, device=z.device).view(view))
 
 
 def adapter(file: str | Path | None) -> ModuleType:
@@ -92,7 +94,11 @@ def adapter(file: str | Path | None) -> ModuleType:
     if spec is None or spec.loader is None or not Path(file).exists():
         raise ProofError("no such adapter file", where=file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ProofError("the adapter file does not run", where=file, found=found, fix="mend it") from error
     for name in ("build", "encode", "decode", "normalize"):
         if not hasattr(module, name):
             setattr(module, name, globals()[name])

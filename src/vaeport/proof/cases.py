@@ -49,8 +49,8 @@ def cases_of(contract: LatentContract) -> tuple[Case, ...]:
     return case("batch", 2, steps[0], whole), case("shortest", 1, steps[1], whole), case("odd", 1, broken, over)
 
 
-def timing_case(contract: LatentContract) -> Case:
-    """The first case with one sample, for gate P, which runs it under several seeds."""
+def single_case(contract: LatentContract) -> Case:
+    """The first case with one sample, which gate P runs under several seeds."""
     first = cases_of(contract)[0]
     return Case("single", (1, *first.media[1:]), (1, *first.latent[1:]))
 
@@ -58,6 +58,8 @@ def timing_case(contract: LatentContract) -> Case:
 def unfit(health: Health, clamped: float) -> list[str]:
     """What makes a case unable to show a fault, in words; empty if nothing does."""
     low, high = RMS_RANGE
+    if not health.rms:
+        return ["no activation was seen, so nothing is known of the case"]
     found = [
         f"activation {name}: rms {a:.3g} to {b:.3g}, not within {low} to {high}"
         for name, (a, b) in health.rms.items()

@@ -110,6 +110,9 @@ def _name(tensor: Tensor) -> str:
 def record(module: nn.Module, paths: Iterable[str], run: Any) -> Signature:
     """The signature of `run()`."""
     recorder = DtypeRecorder(module, paths)
-    with recorder:
-        run()
-    return recorder.signature()
+    try:
+        with recorder:
+            run()
+    finally:
+        signature = recorder.signature()
+    return signature

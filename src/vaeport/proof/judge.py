@@ -11,7 +11,7 @@ import torch
 from vaeport.mapping import Plan
 from vaeport.proof import gates
 from vaeport.proof.cases import unfit
-from vaeport.proof.sides import Capture
+from vaeport.proof.jobs import Capture
 from vaeport.proof.verdict import Row, Verdict
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -62,23 +62,26 @@ def _place() -> str:
 
 
 class ClampTap(TorchDispatchMode):
-    """Remembers what the last clamp of floating tensors saw; `before` is None if there was none."""
+    """Remembers what clamps of floating tensors saw, in order."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.before: list[Tensor] = []
+        self.seen: list[tuple[Tensor, Tensor]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operation."""
-        if func.overloadpacket.__name__ in _CLAMPS and args[0].is_floating_point():
-            self.before.append(args[0].detach().clone())
-        return func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ not in _CLAMPS or not args[0].is_floating_point():
+            return func(*args, **(kwargs or {}))
+        before = args[0].detach().clone()
+        after = func(*args, **(kwargs or {}))
+        self.seen.append((before, after.detach().clone()))
+        return after
 
     def raw(self, out: Tensor) -> Tensor:
-        """`out` before its clamp: what was seen of its size and clamps to it, else `out` itself."""
-        for seen in reversed(self.before):
-            if seen.shape == out.shape and torch.equal(seen.clamp(-1, 1).to(out.dtype), out):
-                return seen
+        """`out` before its clamp: the input of the last clamp that gave it, else `out` itself."""
+        for before, after in reversed(self.seen):
+            if after.shape == out.shape and torch.equal(after.to(out.dtype), out):
+                return before
         return out
 
 

@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vaeport.mapping import Layout, Plan, plan
-from vaeport.proof.cases import Case, cases_of, timing_case
+from vaeport.proof.cases import Case, cases_of, single_case
 from vaeport.proof.draw import draw_state
+from vaeport.proof.jobs import Capture, Job
 from vaeport.proof.judge import DTYPES, Judge, module_pairs
 from vaeport.proof.remote import StaleCaptureError
 from vaeport.proof.seeded import gains
-from vaeport.proof.sides import Capture, Job, NativeSide, Side
+from vaeport.proof.sides import NativeSide, Side
 from vaeport.proof.verdict import Verdict
 from vaeport.vae import VAE
 
@@ -56,6 +57,8 @@ class Proof:
                 "evidence", "self-comparison", ", ".join(shared), "both sides run the same source; nothing is compared"
             )
             return verdict
+        if not theirs:
+            verdict.fail("evidence", "empty", "reference", "no source file of it is known, so it may be our own code")
         if not self._cases:
             verdict.fail("evidence", "empty", "cases", "no case was run")
         for case in self._cases:
@@ -118,7 +121,7 @@ class Proof:
             if case.skip is None:
                 x, z = case.inputs(self.seed)
                 jobs += [Job(f"S {case.name}", x, z), Job(f"S {case.name} relaid", x, z, relaid=True)]
-        single = timing_case(self._template.contract)
+        single = single_case(self._template.contract)
         for name in self.dtypes:
             dtype = DTYPES[name]
             for r in range(self.repeats):
@@ -152,7 +155,7 @@ class Proof:
             "platform": platform.platform(),
             "threads": torch.get_num_threads(),
             "mkldnn": torch.backends.mkldnn.is_available(),
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
+            "tf32": False,
         }
 
 

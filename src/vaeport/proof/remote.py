@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vaeport.errors import BlockedError, ProofError
+from vaeport.proof.jobs import Capture, Job
 from vaeport.proof.precision import Health
-from vaeport.proof.sides import Capture, Job, ReferenceSide
+from vaeport.proof.sides import ReferenceSide, hash_files
 
 
 class StaleCaptureError(Exception):
@@ -40,6 +41,7 @@ class RemoteSide:
     path: str
     arguments: Mapping[str, Any]
     adapter_file: str | None = None
+    device: str = "cpu"
     python: str | None = None
     folder: Path | None = None
 
@@ -58,7 +60,8 @@ class RemoteSide:
     def run(self, weights: Path, jobs: Iterable[Job]) -> Iterator[Capture]:
         """See `Side`."""
         jobs = list(jobs)
-        digest = _digest(weights, jobs, self._spec())
+        adapter = hash_files(self.adapter_file)
+        digest = _digest(weights, jobs, {**self._spec(), "adapter": adapter})
         kept = None if self.folder is None else self.folder / "out.json"
         if kept is not None and kept.exists():
             found = json.loads(kept.read_text())
@@ -83,7 +86,12 @@ class RemoteSide:
             yield from _read(folder, found)
 
     def _spec(self) -> dict[str, Any]:
-        return {"path": self.path, "arguments": dict(self.arguments), "adapter_file": self.adapter_file}
+        return {
+            "path": self.path,
+            "arguments": dict(self.arguments),
+            "adapter_file": self.adapter_file,
+            "device": self.device,
+        }
 
     def _call(self, folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         if self.python is None:
@@ -116,7 +124,7 @@ class RemoteSide:
 def main(folder: Path) -> None:
     """Carries out the request in `folder`."""
     request = json.loads((folder / "request.json").read_text())
-    side = ReferenceSide(request["path"], request["arguments"], request["adapter_file"])
+    side = ReferenceSide(request["path"], request["arguments"], request["adapter_file"], request["device"])
     if request.get("describe"):
         (folder / "out.json").write_text(json.dumps(side.describe()))
         return

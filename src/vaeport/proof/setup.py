@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaeport.checkpoint import read_config
 from vaeport.configs import VAEArchConfig
 from vaeport.errors import ConfigError, ProofError
-from vaeport.mapping import Layout
 from vaeport.proof.adapters import import_object
 from vaeport.proof.judge import DTYPES
 from vaeport.proof.prove import Proof
 from vaeport.proof.remote import RemoteSide
 from vaeport.proof.sides import NativeSide, ReferenceSide, Side
 from vaeport.proof.verdict import Verdict
-from vaeport.registry import ModelRegistry, checked
-from vaeport.runtime.load import load
+from vaeport.registry import ModelRegistry, Registration, checked
+from vaeport.runtime.load import load_as
 from vaeport.vae import VAE
 
 
@@ -49,7 +48,8 @@ def prove(
     for name in dtypes:
         if name not in DTYPES:
             raise ProofError(f"no gate P for `{name}`", expected=f"one of {', '.join(DTYPES)}")
-    model, layouts = _native(native)
+    registration = _native(native)
+    model = registration.model
     arch = _arch(model, variant, config)
     arguments = arch.to_published() if reference_args is None else dict(reference_args)
     file = None if adapter is None else str(adapter)
@@ -57,29 +57,36 @@ def prove(
     if reference_python is None and capture is None:
         side = ReferenceSide(reference, arguments, file, device)
     else:
-        side = RemoteSide(reference, arguments, file, reference_python, capture)
+        side = RemoteSide(reference, arguments, file, device, reference_python, capture)
     label = f"{native} {variant}" if variant else native
-    opened = NativeSide(label, lambda: model(arch), lambda path: load(path, device=device), device)
-    return Proof(side, opened, layouts, seed=seed, weights=weights, dtypes=dtypes).run()
+    opened = NativeSide(
+        label, lambda: model(arch), lambda path: load_as(registration, arch, path, device=device), device
+    )
+    return Proof(side, opened, registration.layouts, seed=seed, weights=weights, dtypes=dtypes).run()
 
 
-def _native(name: str) -> tuple[type[VAE], Sequence[Layout]]:
+def _native(name: str) -> Registration:
     if ":" not in name:
-        registration = ModelRegistry.find(name)
-        return registration.model, registration.layouts
+        return ModelRegistry.find(name)
     model = checked(import_object(name))
     module = model.__module__.replace(".models.", ".weights.")
     try:
-        return model, importlib.import_module(module).LAYOUTS
+        layouts = getattr(model, "layouts", None) or importlib.import_module(module).LAYOUTS
     except (ImportError, AttributeError) as error:
-        raise ProofError(
-            "the native model has no weight map", where=module, fix="write it, with the model's file name"
-        ) from error
+        fix = "write it, with the model's file name, or give the class an attribute `layouts`"
+        raise ProofError("the native model has no weight map", where=module, fix=fix) from error
+    return Registration(name, (model.__name__,), lambda: model, lambda: layouts)
 
 
 def _arch(model: type[VAE], variant: str | None, config: Path | None) -> VAEArchConfig:
     if config is not None:
-        return model.arch_class.from_published(json.loads(config.read_text()))
+        published = read_config(config)
+        reason = model.arch_class.misfit(published)
+        if published["_class_name"] not in model.arch_class.class_names or reason:
+            expected = " or ".join(model.arch_class.class_names)
+            found = reason or published["_class_name"]
+            raise ConfigError("the config is another model's", where=config, expected=expected, found=found)
+        return model.arch_class.from_published(published)
     if variant is None and len(model.variants) == 1:
         return next(iter(model.variants.values()))
     if variant not in model.variants:

@@ -18,7 +18,7 @@ from torch import Tensor
 from vaeport.errors import LatentFileError, MediaError
 from vaeport.media import AudioWriter, LatentHeader, VideoWriter, read_latents, to_pixels, write_image, write_latents
 from vaeport.registry import ModelRegistry
-from vaeport.runtime.inputs import IMAGES, AudioInput, Input, open_input
+from vaeport.runtime.inputs import IMAGES, Input, open_input
 from vaeport.vae import VAE
 
 Progress = Callable[[int, int | None], None]
@@ -72,7 +72,7 @@ def encode_file(
             normalized=normalize,
             source=media.source(),
             dtype=str(vae.dtype).removeprefix("torch."),
-            weights_hash=vae.weights_hash(),
+            weights_hash=vae.weights_hash("encoder"),
         )
     write_latents(target, vae.normalize(latents) if normalize else latents, header)
     return FileReport(Path(target), tuple(latents.shape), tuple(media.notes))
@@ -87,15 +87,13 @@ def decode_file(vae: VAE, source: str | Path, target: str | Path, *, progress: P
     latents, header = read_latents(source)
     header.require(vae.contract.to_json(), ModelRegistry.find_class(type(vae)).name)
     target, origin = Path(target), header.source
-    notes = (
-        []
-        if header.weights_hash in (None, vae.decoder and vae.weights_hash())
-        else ["the latents were made with other weights"]
-    )
+    notes: list[str] = []
     if origin["modality"] == "audio":
         with AudioWriter(target, rate=origin["sample_rate"], channels=vae.contract.channels) as audio:
             for block in decoded_pieces(vae, latents, header, progress):
                 audio.write(block[0].float().cpu())
+        if audio.clipped:
+            notes.append(f"{audio.clipped} samples were beyond full scale and were clipped")
         return FileReport(target, (vae.contract.channels, origin["samples"]), tuple(notes))
     height, width, frames = origin["height"], origin["width"], origin.get("frames", 1)
     if target.suffix.lower() in IMAGES:
@@ -117,7 +115,8 @@ def compare_files(
 ) -> dict[str, object]:
     """Decodes a latent file next to the file it was made from: positions of both, and the signal-to-noise ratio in dB.
 
-    The ratio is peak (2.0, the width of the value range) for pictures and the signal's own power for audio.
+    The ratio is peak (2.0, the width of the value range) for pictures and the signal's own power for audio; None if
+    they are equal. MediaError if the file has become shorter, or the decoded media is not finite.
     """
     latents, header = read_latents(latent_file)
     header.require(vae.contract.to_json(), ModelRegistry.find_class(type(vae)).name)
@@ -132,13 +131,17 @@ def compare_files(
             power += same.double().pow(2).sum().item()
             count += piece.numel()
         expected = positions + original.rest()
+    if not math.isfinite(noise):
+        raise MediaError(
+            "the decoded media is not finite", where=latent_file, fix="try float32, and check the checkpoint"
+        )
     signal = power / count if header.source["modality"] == "audio" else 4.0
-    ratio = math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / (noise / count))
+    ratio = None if noise == 0 else round(10 * math.log10(max(signal, 1e-300) / (noise / count)), 2)
     return {
         "positions": positions,
         "expected": expected,
         "complete": positions == expected,
-        "signal_to_noise_db": round(ratio, 2),
+        "signal_to_noise_db": ratio,
     }
 
 
@@ -191,7 +194,11 @@ class _Cursor:
         parts: list[Tensor] = []
         while n > 0:
             if self.held is None:
-                self.held = next(self.pieces)
+                self.held = next(self.pieces, None)
+            if self.held is None:
+                raise MediaError(
+                    "the file is shorter than what was encoded", fix="compare with the file that was encoded"
+                )
             if self.held.dim() == 4:
                 whole, self.held = self.held, None
                 return whole
@@ -206,6 +213,3 @@ class _Cursor:
         return sum(p.shape[2] for p in ([] if self.held is None else [self.held])) + sum(
             p.shape[2] for p in self.pieces
         )
-
-
-__all__ = ["AudioInput", "FileReport", "compare_files", "decode_file", "decoded_pieces", "encode_file"]

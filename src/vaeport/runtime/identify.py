@@ -50,10 +50,10 @@ def identify(
     folder = checkpoint.path if in_folder else checkpoint.path.parent
     file = folder / "config.json"
     if model_variant is None and file.exists():
-        config = read_config(folder)
         try:
+            config = read_config(folder)
             registration = ModelRegistry.find_published(config, where=file)
-        except UnknownModelError:
+        except ConfigError:
             # Beside official files lie other models' configs too: that beside `Wan2.1_VAE.pth` is the transformer's.
             if in_folder or parse_weight_name(checkpoint.path.name):
                 raise
@@ -67,6 +67,11 @@ def identify(
         fix = "add it, or name the architecture: model=..., model_variant=..."
         raise ConfigError("the folder has no config.json", where=folder, expected="config.json", fix=fix)
     return _by_keys(checkpoint, model, model_variant, halves)
+
+
+def fit(checkpoint: Checkpoint, registration: Registration, arch: VAEArchConfig) -> Candidate:
+    """The checkpoint read as one given architecture; KeyMismatchError if no layout accounts for every key."""
+    return _best(list(_candidates(registration, None, arch, _shapes(checkpoint), HALVES)), checkpoint, _LOOK)
 
 
 def _by_keys(

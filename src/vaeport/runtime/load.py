@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from vaeport.checkpoint import Checkpoint, open_checkpoint, resolve, save_folder
+from vaeport.configs import VAEArchConfig, VAEConfig
 from vaeport.errors import BlockedError, CheckpointError, ConfigError, InputError
 from vaeport.mapping import plan
 from vaeport.mapping.plan import Step
-from vaeport.registry import ModelRegistry
-from vaeport.runtime.identify import HALVES, identify
+from vaeport.registry import ModelRegistry, Registration
+from vaeport.runtime.identify import HALVES, Candidate, fit, identify
 from vaeport.vae import VAE
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -66,12 +67,26 @@ def load(
             revision=revision,
             variant=variant,
         )
-        with torch.device("meta"):
-            vae = found.registration.model(found.arch, config)
-        kept = vae.state_dict().keys()
-        steps = [step for step in found.plan.steps if step.native in kept]
-        stored = _stored_dtype(checkpoint, steps)
-        vae.load_state_dict(dict(_weights(checkpoint, steps, device, wanted or stored)), strict=True, assign=True)
+        return _built(checkpoint, found, config, device, wanted)
+
+
+def load_as(registration: Registration, arch: VAEArchConfig, path: str | Path, *, device: str = "cpu") -> VAE:
+    """A VAE of one given class and architecture, whatever a config.json beside the weights says."""
+    with open_checkpoint(Path(path)) as checkpoint:
+        found = fit(checkpoint, registration, arch)
+        config = registration.model.config_class(pretrained_path=str(path))
+        return _built(checkpoint, found, config, _device(device), None)
+
+
+def _built(
+    checkpoint: Checkpoint, found: Candidate, config: VAEConfig, device: torch.device, dtype: torch.dtype | None
+) -> VAE:
+    with torch.device("meta"):
+        vae = found.registration.model(found.arch, config)
+    kept = vae.state_dict().keys()
+    steps = [step for step in found.plan.steps if step.native in kept]
+    stored = _stored_dtype(checkpoint, steps)
+    vae.load_state_dict(dict(_weights(checkpoint, steps, device, dtype or stored)), strict=True, assign=True)
     return vae.eval().requires_grad_(False)
 
 
