@@ -13,7 +13,7 @@ from torch import nn
 
 from bench.work import Model
 from vaeport.proof import adapters
-from vaeport.proof.cases import timing_case
+from vaeport.proof.cases import single_case
 from vaeport.proof.prove import Proof
 from vaeport.proof.sides import NativeSide, ReferenceSide
 from vaeport.proof.verdict import Verdict
@@ -76,6 +76,6 @@ def prove_weights(model: Model, dtype: str, device: str, folder: Path) -> Proved
         registration.layouts,
         dtypes=(dtype,),
         repeats=1,
-        cases=(timing_case(model.contract),),
+        cases=(single_case(model.contract),),
     ).run()
     return Proved(model, dtype, device, folder, verdict)

@@ -6,12 +6,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.memory import peak_growth
+from bench.memory import freed_memory_reused, peak_growth
 from bench.parity import Proved
 from bench.work import HALVES, Half, Timed
 from vaeport.proof.gates import NO_SIGNAL, WHOLE_FACTOR, rms
@@ -46,7 +47,8 @@ def _row(work: Timed, half: Half, proved: Proved, repeats: int) -> dict[str, Any
             }
         peaks = [peak_growth(side, proved.device) for side in sides]
         row |= {"distance": distance, "ours_peak_mib": peaks[0], "theirs_peak_mib": peaks[1]}
-        return row | alternate(*sides, proved.device, repeats)
+        with freed_memory_reused() if proved.device == "cpu" else nullcontext():
+            return row | alternate(*sides, proved.device, repeats)
     except RuntimeError as error:
         return row | dict.fromkeys(FIGURES) | {"verdict": "FAIL", "reasons": [f"{type(error).__name__}: {error}"]}
 
@@ -73,7 +75,7 @@ def _distance(ours: Tensor, theirs: Tensor) -> float:
 
 
 def alternate(ours: Run, theirs: Run, device: str, repeats: int) -> dict[str, Any]:
-    """Medians in ms of `repeats` pairs of runs; who goes first changes from pair to pair. Both must have run before.
+    """Medians in ms of `repeats` pairs of runs after one of warm-up; who goes first changes from pair to pair.
 
     ratio       theirs / ours, of the medians
     spread      lowest and highest ratio of a pair
@@ -82,6 +84,8 @@ def alternate(ours: Run, theirs: Run, device: str, repeats: int) -> dict[str, An
     sides = [("ours", ours), ("theirs", theirs)]
     clock: dict[str, list[float]] = {"ours": [], "theirs": []}
     processor: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _, run in sides:
+        run()
     for _ in range(repeats):
         for name, run in sides:
             wall, cpu = _ms(run, device)

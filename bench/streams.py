@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from vaeport.vae import VAE
 
 # the longest stream may take this much more than the shortest and still count as flat
 FLAT = 1.1
-# glibc returns freed memory to the system at once, else what it keeps for reuse would blur the count
-GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def pieces(vae: VAE, half: Half, length: int, piece: int, frame: tuple[int, ...]
     generator = torch.Generator(vae.device).manual_seed(0)
     latents = rule.latents(length)
     bounds = [0, *range(rule.offset or piece, latents, piece), latents]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         if half == "decode":
             channels, n = vae.contract.latent_channels, stop - start
             size = tuple(a.latents(s) for a, s in zip(space, frame, strict=True))
@@ -108,8 +106,7 @@ def stream_rows(work: Streamed, proved: Proved) -> Iterator[dict[str, Any]]:
 
 def _in_its_own_process(stream: Stream) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.streams", json.dumps(asdict(stream))]
-    root, environment = Path(__file__).parents[1], os.environ | GIVE_BACK
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
     if done.returncode:
         raise RuntimeError(f"the process of a stream failed:\n{done.stderr}")
     answer: dict[str, Any] = json.loads(done.stdout)

@@ -89,9 +89,9 @@ QUICK_OOBLECK = Model("oobleck", "oobleck", Oobleck, _QUICK_OOBLECK_ARCH, "narro
 
 FULL_SPEED = {
     "cpu": (
-        Timed(KL, "256 x 256", (1, 3, 256, 256), "float32"),
-        Timed(WAN, "9 frames 64 x 96", (1, 3, 9, 64, 96), "float32"),
-        Timed(OOBLECK, "2 s", (1, 2, 43 * 2048), "float32"),
+        Timed(KL, "128 x 192", (1, 3, 128, 192), "float32"),
+        Timed(WAN, "5 frames 64 x 96", (1, 3, 5, 64, 96), "float32"),
+        Timed(OOBLECK, "1 s", (1, 2, 22 * 2048), "float32"),
     ),
     "cuda": (
         Timed(OOBLECK, "47.5 s", (1, 2, 1024 * 2048), "float16"),

@@ -45,7 +45,7 @@ def command(
         print(json.dumps(rows, indent=2))
     else:
         _print_table(rows)
-    raise typer.Exit(0 if all(row["passed"] for row in rows) else 1)
+    raise typer.Exit(0 if all(row["verdict"] == "PASS" for row in rows) else 1)
 
 
 def _shown(
@@ -76,15 +76,13 @@ def _shown(
     worst = max((row.figure for row in verdict.rows), default=float("nan"))
     return {
         "model": model,
-        "checkpoint": name,
-        "input": source.name,
-        "latent": "x".join(map(str, encoded.shape)),
-        "output": f"{target.name} {'x'.join(map(str, decoded.shape))}",
-        "complete": complete,
+        "official file": name,
+        "round trip": f"{source.name} -> {'x'.join(map(str, encoded.shape))} -> {target.name}",
+        "size kept": "x".join(map(str, decoded.shape)) if complete else "NO",
         "streamed - whole": streamed,
-        "against": reference,
         "gate S": worst,
-        "passed": bool(verdict) and complete and (streamed is None or streamed <= 1e-5),
+        "verdict": "PASS" if bool(verdict) and complete and (streamed is None or streamed <= 1e-5) else "FAIL",
+        "failures": [f"{failure.name}: {failure.says}" for failure in verdict.failures],
     }
 
 
@@ -141,9 +139,16 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="official layout -> native -> file -> latents -> file; gate S in float64 against Diffusers")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
+    table = Table(title="Official file, round trip of a real file, streaming, and gate S in float64 against Diffusers")
+    columns = [name for name in rows[0] if name != "failures"]
+    for name in columns:
+        table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(f"{v:.1e}" if isinstance(v, float) else "-" if v is None else str(v) for v in row.values()))
-    Console().print(table)
+        values = (row[name] for name in columns)
+        table.add_row(*(f"{v:.1e}" if isinstance(v, float) else "-" if v is None else str(v) for v in values))
+    console = Console()
+    console = console if console.is_terminal else Console(width=140)
+    console.print(table)
+    for row in rows:
+        for failure in row["failures"]:
+            console.print(f"{row['model']}: {failure}", markup=False)

@@ -34,9 +34,9 @@ def cases_of(contract: LatentContract) -> tuple[Case, ...]:
 
     The first has two samples and, for video, 1 + 4 * 2 frames.
     """
-    steps = {"image": ((5, 7), (1, 2)), "video": ((2, 2, 3), (0, 1, 2)), "audio": ((4,), (1,))}[contract.modality]
+    steps = {"image": ((5, 7), (1, 2)), "video": ((2, 2, 3), (0, 2, 3)), "audio": ((4,), (1,))}[contract.modality]
     over = {"image": (4, 3), "video": (2, 3, 5), "audio": (777,)}[contract.modality]
-    broken = {"image": (5, 6), "video": (1, 1, 2), "audio": (2,)}[contract.modality]
+    broken = {"image": (5, 6), "video": (1, 2, 3), "audio": (2,)}[contract.modality]
 
     def case(name: str, batch: int, counts: tuple[int, ...], rest: tuple[int, ...]) -> Case:
         lengths = tuple(
