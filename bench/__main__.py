@@ -2,8 +2,8 @@
 
     python -m bench [--device cpu|cuda] [--only wan,kl,oobleck] [--quick] [--json-out FILE]
 
-Each model is timed against Diffusers' class in one process, in turns, median of 7. Progress goes to stderr; the last line
-of stdout is one JSON object. Exit code 1 if a verdict is not PASS or the memory of a stream is not flat.
+Each model is timed against Diffusers' class in one process, in turns, median of 7. Progress goes to stderr; the last
+line of stdout is one JSON object. Exit code 1 if a verdict is not PASS or the memory of a stream is not flat.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def measure(devices: Sequence[str], only: Sequence[str], quick: bool) -> dict[st
     with tempfile.TemporaryDirectory(prefix="vaeport-bench-") as folder:
         weights = Weights(Path(folder))
         for device in devices:
-            print(
-                f"\n{device}: ours, Diffusers, ratio of the medians of {REPEATS} (range of the pairs), peak memory of each, parity"
-            )
+            print(f"\n{device}: ours, Diffusers, ratio of medians of {REPEATS} (range of pairs), peak memory, parity")
             for work in speed(device, quick):
                 if work.model.key not in only:
                     continue

@@ -1,4 +1,4 @@
-"""Memory of streams of growing length. On the CPU each length has a process of its own: `python -m bench.streams JSON`."""
+"""Memory of streams of growing length; on the CPU each has a process of its own: `python -m bench.streams JSON`."""
 
 from __future__ import annotations
 
