@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
 
 import torch
 
@@ -16,6 +15,7 @@ from vaeport.checkpoint.pickle_file import PickleFile
 from vaeport.checkpoint.safetensors_file import SafetensorsFile
 from vaeport.checkpoint.shard_index import read_index, require_agreement
 from vaeport.checkpoint.text import nearest_names, short
+from vaeport.closing import Closing
 from vaeport.errors import CheckpointError, CorruptFileError, KeyMismatchError
 
 __all__ = ["Checkpoint", "Entry", "open_checkpoint"]
@@ -23,7 +23,7 @@ __all__ = ["Checkpoint", "Entry", "open_checkpoint"]
 WeightFile = SafetensorsFile | PickleFile
 
 
-class Checkpoint:
+class Checkpoint(Closing):
     """The tensors of one checkpoint, from one file or many. Use it as a context manager.
 
     Attributes:
@@ -67,14 +67,6 @@ class Checkpoint:
     def close(self) -> None:
         """Let go of the files; tensors that were handed out stay valid."""
         self._sources = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_checkpoint(path: str | Path, *, variant: str | None = None) -> Checkpoint:

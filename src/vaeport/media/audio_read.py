@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
 
+from vaeport.closing import Closing
 from vaeport.errors import InputError, MediaError
 from vaeport.media.files import StrPath, extra, input_file
 
 
-class AudioReader:
+class AudioReader(Closing):
     """Samples of a recording, as float32 blocks `[C, n]`; nothing is resampled, mixed or clipped.
 
     Integer files fill [-1, 1]; a floating-point file may go beyond. `.wav`, `.flac`, `.ogg`, `.mp3`, `.aiff` and
@@ -51,14 +50,6 @@ class AudioReader:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file."""

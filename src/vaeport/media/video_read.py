@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
+from vaeport.closing import Closing
 from vaeport.errors import InputError, MediaError
 from vaeport.media.color import ColorConverter
 from vaeport.media.container import declared_length
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,ogg,flv,gif"}
 
 
-class VideoReader:
+class VideoReader(Closing):
     """Frames of a video in the order they are shown, upright, as uint8 `[H, W, 3]`, RGB; one at a time.
 
     Iterating reads the clip once, from its first frame. Colours: see `ColorConverter`. Damage is refused where libav
@@ -70,14 +70,6 @@ class VideoReader:
         self.height, self.width = self._first.shape[:2]
         self.rate: Fraction = rate
         self.frames: int | None = self._stream.frames or None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file."""

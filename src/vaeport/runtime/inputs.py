@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaeport.closing import Closing
 from vaeport.errors import MediaError
 from vaeport.media import AudioReader, Source, VideoReader, read_image, resampled_length, to_model
 from vaeport.media import resample as resampled
@@ -19,7 +18,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
 
 
-class Input:
+class Input(Closing):
     """A file as input of a VAE; a context manager that closes it.
 
     streams     pieces follow each other along axis 2
@@ -58,14 +57,6 @@ class Input:
             self.pad[{"time": "frames"}.get(name, name)] = [0, target - n]
             self.notes.append(f"{name} {n} padded to {target} ({rule.multiple}k + {rule.offset}); decoding cuts it off")
         return target
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_input(vae: VAE, path: Path, *, resample: bool, upmix: bool) -> Input:

@@ -2,8 +2,6 @@
 
 from vaeport.mapping.rules import Drop, Fuse, Layout, Rule, Units
 
-_HALVES = ("encoder", "decoder")
-
 
 def _attention(native: str, foreign: str, parts: tuple[str, ...], out: str, trail: int) -> tuple[Rule, ...]:
     matrix = Units(trail=trail)
@@ -22,47 +20,47 @@ def _residual(native: str, foreign: str, shortcut: str) -> tuple[Rule, ...]:
     )
 
 
-_QUANT = (
-    Rule("encoder.quant_conv.{rest*}", "quant_conv.{rest}"),
-    Rule("decoder.post_quant_conv.{rest*}", "post_quant_conv.{rest}"),
-)
-_EDGES = tuple(
-    rule
-    for half in _HALVES
-    for rule in (
-        Rule(f"{half}.conv_in.{{rest*}}", f"{half}.conv_in.{{rest}}"),
-        Rule(f"{half}.conv_out.{{rest*}}", f"{half}.conv_out.{{rest}}"),
-    )
-)
+def _rules(
+    *,
+    shortcut: str,
+    blocks: tuple[str, str],
+    ways: tuple[str, str],
+    middle: tuple[str, str, str],
+    attention: tuple[str, tuple[str, ...], str],
+    attention_trail: int,
+    norm_out: str,
+) -> tuple[Rule, ...]:
+    """Pairs are of encoder and decoder; middle: block, attention, block; attention: norm, (q, k, v), projection."""
+    norm, parts, out = attention
+    rules = [
+        Rule("encoder.quant_conv.{rest*}", "quant_conv.{rest}"),
+        Rule("decoder.post_quant_conv.{rest*}", "post_quant_conv.{rest}"),
+        *_residual("encoder.levels.{i}.blocks.{j}", f"encoder.{blocks[0]}", shortcut),
+        *_residual("decoder.levels.{i}.blocks.{j}", f"decoder.{blocks[1]}", shortcut),
+        Rule("encoder.levels.{i}.resample.{rest*}", f"encoder.{ways[0]}.{{rest}}"),
+        Rule("decoder.levels.{i}.resample.conv.{rest*}", f"decoder.{ways[1]}.{{rest}}"),
+    ]
+    for half in ("encoder", "decoder"):
+        native, foreign = f"{half}.middle", f"{half}.{middle[1]}"
+        rules += _residual(f"{native}.block1", f"{half}.{middle[0]}", shortcut)
+        rules.append(Rule(f"{native}.attention.main.norm.{{rest*}}", f"{foreign}.{norm}.{{rest}}"))
+        rules += _attention(f"{native}.attention.main", foreign, parts, out, attention_trail)
+        rules += _residual(f"{native}.block2", f"{half}.{middle[2]}", shortcut)
+        ends = (("conv_in", "conv_in"), ("norm_out", norm_out), ("conv_out", "conv_out"))
+        rules += (Rule(f"{half}.{mine}.{{rest*}}", f"{half}.{theirs}.{{rest}}") for mine, theirs in ends)
+    return tuple(rules)
+
 
 DIFFUSERS = Layout(
     name="diffusers",
-    rules=(
-        *_QUANT,
-        *_EDGES,
-        *_residual("encoder.levels.{i}.blocks.{j}", "encoder.down_blocks.{i}.resnets.{j}", "conv_shortcut"),
-        *_residual("decoder.levels.{i}.blocks.{j}", "decoder.up_blocks.{i}.resnets.{j}", "conv_shortcut"),
-        Rule("encoder.levels.{i}.resample.{rest*}", "encoder.down_blocks.{i}.downsamplers.0.conv.{rest}"),
-        Rule("decoder.levels.{i}.resample.conv.{rest*}", "decoder.up_blocks.{i}.upsamplers.0.conv.{rest}"),
-        *(
-            rule
-            for half in _HALVES
-            for rule in (
-                *_residual(f"{half}.middle.block1", f"{half}.mid_block.resnets.0", "conv_shortcut"),
-                *_residual(f"{half}.middle.block2", f"{half}.mid_block.resnets.1", "conv_shortcut"),
-                Rule(
-                    f"{half}.middle.attention.main.norm.{{rest*}}", f"{half}.mid_block.attentions.0.group_norm.{{rest}}"
-                ),
-                *_attention(
-                    f"{half}.middle.attention.main",
-                    f"{half}.mid_block.attentions.0",
-                    ("to_q", "to_k", "to_v"),
-                    "to_out.0",
-                    trail=0,
-                ),
-                Rule(f"{half}.norm_out.{{rest*}}", f"{half}.conv_norm_out.{{rest}}"),
-            )
-        ),
+    rules=_rules(
+        shortcut="conv_shortcut",
+        blocks=("down_blocks.{i}.resnets.{j}", "up_blocks.{i}.resnets.{j}"),
+        ways=("down_blocks.{i}.downsamplers.0.conv", "up_blocks.{i}.upsamplers.0.conv"),
+        middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
+        attention=("group_norm", ("to_q", "to_k", "to_v"), "to_out.0"),
+        attention_trail=0,
+        norm_out="conv_norm_out",
     ),
     spellings=(
         (r"(attentions\.\d+)\.query\.", r"\1.to_q."),
@@ -75,26 +73,14 @@ DIFFUSERS = Layout(
 LDM = Layout(
     name="ldm",
     prefixes=("first_stage_model.", "vae.", ""),
-    rules=(
-        *_QUANT,
-        *_EDGES,
-        *_residual("encoder.levels.{i}.blocks.{j}", "encoder.down.{i}.block.{j}", "nin_shortcut"),
-        *_residual("decoder.levels.{i}.blocks.{j}", "decoder.up.{3-i}.block.{j}", "nin_shortcut"),
-        Rule("encoder.levels.{i}.resample.{rest*}", "encoder.down.{i}.downsample.conv.{rest}"),
-        Rule("decoder.levels.{i}.resample.conv.{rest*}", "decoder.up.{3-i}.upsample.conv.{rest}"),
-        *(
-            rule
-            for half in _HALVES
-            for rule in (
-                *_residual(f"{half}.middle.block1", f"{half}.mid.block_1", "nin_shortcut"),
-                *_residual(f"{half}.middle.block2", f"{half}.mid.block_2", "nin_shortcut"),
-                Rule(f"{half}.middle.attention.main.norm.{{rest*}}", f"{half}.mid.attn_1.norm.{{rest}}"),
-                *_attention(
-                    f"{half}.middle.attention.main", f"{half}.mid.attn_1", ("q", "k", "v"), "proj_out", trail=2
-                ),
-                Rule(f"{half}.norm_out.{{rest*}}", f"{half}.norm_out.{{rest}}"),
-            )
-        ),
+    rules=_rules(
+        shortcut="nin_shortcut",
+        blocks=("down.{i}.block.{j}", "up.{3-i}.block.{j}"),
+        ways=("down.{i}.downsample.conv", "up.{3-i}.upsample.conv"),
+        middle=("mid.block_1", "mid.attn_1", "mid.block_2"),
+        attention=("norm", ("q", "k", "v"), "proj_out"),
+        attention_trail=2,  # 1x1 convolutions
+        norm_out="norm_out",
     ),
     drops=(
         Drop(r"loss\..*", "the discriminator and perceptual loss of training"),

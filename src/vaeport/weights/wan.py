@@ -47,14 +47,30 @@ def _ends(half: str, conv_in: str, norm_out: str, conv_out: str) -> tuple[Rule, 
     )
 
 
-_DIFFUSERS_NAMES = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "shortcut": "conv_shortcut"}
-_OFFICIAL_NAMES = {
-    "norm1": "residual.0",
-    "conv1": "residual.2",
-    "norm2": "residual.3",
-    "conv2": "residual.6",
-    "shortcut": "shortcut",
-}
+def _rules(
+    *,
+    residual: dict[str, str],
+    quant: tuple[str, str],
+    blocks: tuple[str, str],
+    ways: tuple[str, str],
+    ends: tuple[str, str, str],
+    middle: tuple[str, str, str],
+) -> tuple[Rule, ...]:
+    """Pairs are of encoder and decoder; middle: block, attention, block."""
+    rules = [
+        Rule("encoder.quant_conv.{rest*}", f"{quant[0]}.{{rest}}"),
+        Rule("decoder.post_quant_conv.{rest*}", f"{quant[1]}.{{rest}}"),
+        *_residual("encoder.levels.{i}.blocks.{j}", f"encoder.{blocks[0]}", residual),
+        *_residual("decoder.levels.{i}.blocks.{j}", f"decoder.{blocks[1]}", residual),
+        *_resample(f"encoder.{ways[0]}", f"decoder.{ways[1]}"),
+    ]
+    for half in ("encoder", "decoder"):
+        rules += _ends(half, *ends)
+        rules += _residual(f"{half}.middle.block1", f"{half}.{middle[0]}", residual)
+        rules += _attention(f"{half}.middle.attention", f"{half}.{middle[1]}")
+        rules += _residual(f"{half}.middle.block2", f"{half}.{middle[2]}", residual)
+    return tuple(rules)
+
 
 _NEAREST = DtypeNote(
     "free upsample",
@@ -63,44 +79,32 @@ _NEAREST = DtypeNote(
 
 DIFFUSERS = Layout(
     name="diffusers",
-    rules=(
-        Rule("encoder.quant_conv.{rest*}", "quant_conv.{rest}"),
-        Rule("decoder.post_quant_conv.{rest*}", "post_quant_conv.{rest}"),
-        *_residual("encoder.levels.{i}.blocks.{j}", "encoder.down_blocks.{3*i+j}", _DIFFUSERS_NAMES),
-        *_residual("decoder.levels.{i}.blocks.{j}", "decoder.up_blocks.{i}.resnets.{j}", _DIFFUSERS_NAMES),
-        *_resample("encoder.down_blocks.{3*i+2}", "decoder.up_blocks.{i}.upsamplers.0"),
-        *(
-            rule
-            for half in ("encoder", "decoder")
-            for rule in (
-                *_ends(half, "conv_in", "norm_out", "conv_out"),
-                *_residual(f"{half}.middle.block1", f"{half}.mid_block.resnets.0", _DIFFUSERS_NAMES),
-                *_attention(f"{half}.middle.attention", f"{half}.mid_block.attentions.0"),
-                *_residual(f"{half}.middle.block2", f"{half}.mid_block.resnets.1", _DIFFUSERS_NAMES),
-            )
-        ),
+    rules=_rules(
+        residual={part: part for part in ("norm1", "conv1", "norm2", "conv2")} | {"shortcut": "conv_shortcut"},
+        quant=("quant_conv", "post_quant_conv"),
+        blocks=("down_blocks.{3*i+j}", "up_blocks.{i}.resnets.{j}"),
+        ways=("down_blocks.{3*i+2}", "up_blocks.{i}.upsamplers.0"),
+        ends=("conv_in", "norm_out", "conv_out"),
+        middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
     ),
     dtype_notes=(_NEAREST,),
 )
 
 OFFICIAL = Layout(
     name="wan-official",
-    rules=(
-        Rule("encoder.quant_conv.{rest*}", "conv1.{rest}"),
-        Rule("decoder.post_quant_conv.{rest*}", "conv2.{rest}"),
-        *_residual("encoder.levels.{i}.blocks.{j}", "encoder.downsamples.{3*i+j}", _OFFICIAL_NAMES),
-        *_residual("decoder.levels.{i}.blocks.{j}", "decoder.upsamples.{4*i+j}", _OFFICIAL_NAMES),
-        *_resample("encoder.downsamples.{3*i+2}", "decoder.upsamples.{4*i+3}"),
-        *(
-            rule
-            for half in ("encoder", "decoder")
-            for rule in (
-                *_ends(half, "conv1", "head.0", "head.2"),
-                *_residual(f"{half}.middle.block1", f"{half}.middle.0", _OFFICIAL_NAMES),
-                *_attention(f"{half}.middle.attention", f"{half}.middle.1"),
-                *_residual(f"{half}.middle.block2", f"{half}.middle.2", _OFFICIAL_NAMES),
-            )
-        ),
+    rules=_rules(
+        residual={
+            "norm1": "residual.0",
+            "conv1": "residual.2",
+            "norm2": "residual.3",
+            "conv2": "residual.6",
+            "shortcut": "shortcut",
+        },
+        quant=("conv1", "conv2"),
+        blocks=("downsamples.{3*i+j}", "upsamples.{4*i+j}"),
+        ways=("downsamples.{3*i+2}", "upsamples.{4*i+3}"),
+        ends=("conv1", "head.0", "head.2"),
+        middle=("middle.0", "middle.1", "middle.2"),
     ),
     dtype_notes=(_NEAREST,),
 )
