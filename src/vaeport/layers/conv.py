@@ -107,13 +107,13 @@ class Conv(Layer):
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """State: the last inputs that later windows still cover, and the weight, which is folded once per stream."""
         window = self.window(axis)
-        if window.span == window.stride == 1 and window.before == window.after == 0:
-            return super().step(x, state, last, axis)
         buffer, weight = state or (None, None)
         if x is None and buffer is None:
-            return None, None
+            return None, state
         if weight is None:
             weight = self.kernel_weight()
+        if x is not None and window.span == window.stride == 1 and window.before == window.after == 0:
+            return self._convolve(x, weight, self.pad), (None, weight)
         before = window.before if buffer is None else 0
         after = window.after if last else 0
         buffer = x if buffer is None else buffer if x is None else torch.cat((buffer, x), axis)
