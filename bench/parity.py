@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bench.work import Model
-from vaeport.proof import adapters
+from vaeport.proof.calling import build
+from vaeport.proof.importing import import_object
 from vaeport.proof.cases import single_case
 from vaeport.proof.prove import Proof
 from vaeport.proof.sides import NativeSide, ReferenceSide
@@ -40,7 +41,7 @@ class Proved:
 
     def reference(self) -> Any:
         """Diffusers' model with these weights."""
-        module = adapters.build(adapters.import_object(self.model.reference), self.model.arch.to_published())
+        module = build(import_object(self.model.reference), self.model.arch.to_published())
         module.load_state_dict(load_file(self.folder / WEIGHTS))
         # nn.Module's own, since a subclass's may keep some weights in another type
         return nn.Module.to(module.eval().requires_grad_(False), self.device, getattr(torch, self.dtype))

@@ -4,45 +4,71 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vaeport.errors import KeyMismatchError
-from vaeport.mapping.rules import Layout, Rule
+from vaeport.mapping.rules import Block, Layout, Rule
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One native key and the stored keys it is made of."""
+    """One native key and the stored tensors, or blocks of them, that it is made of."""
 
     native: str
     shape: tuple[int, ...]
     rule: Rule
-    stored: tuple[str, ...]
+    blocks: tuple[Block, ...]
 
     @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """Shape of each stored tensor."""
-        parts = len(self.stored)
-        return self.rule.units.foreign_shape((self.shape[0] // parts, *self.shape[1:]) if parts > 1 else self.shape)
+    def stored(self) -> tuple[str, ...]:
+        """The stored keys."""
+        return tuple(block.key for block in self.blocks)
+
+    @property
+    def _part(self) -> tuple[int, ...]:
+        parts = len(self.blocks)
+        return (self.shape[0] // parts, *self.shape[1:]) if parts > 1 else self.shape
+
+    def stored_shape(self, block: Block) -> tuple[int, ...]:
+        """Shape of the stored tensor that a block is of."""
+        rows, *rest = self._part or (1,)
+        return self.rule.units.foreign_shape((rows * block.count, *rest) if block.count > 1 else self._part)
 
     def read(self, tensor: Callable[[str], Tensor]) -> Tensor:
-        """The native tensor; a view of the stored one unless several are fused."""
-        parts = [tensor(key) for key in self.stored]
-        if len(parts) == 1:
-            return parts[0].view(self.shape)
-        return torch.cat(parts, 0).view(self.shape)
+        """The native tensor; a view of the stored one unless several are joined or it is transposed."""
+        parts = []
+        for block in self.blocks:
+            whole = tensor(block.key)
+            turned = whole.transpose(0, -1).contiguous() if self.rule.units.transposed else whole
+            parts.append(turned.chunk(block.count)[block.index] if block.count > 1 else turned)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, 0)).reshape(self.shape)
 
     def write(self, native: Tensor) -> dict[str, Tensor]:
-        """The stored tensors of a native one."""
-        return {
-            key: part.view(self.rule.units.foreign_shape(tuple(part.shape)))
-            for key, part in zip(self.stored, native.chunk(len(self.stored), 0), strict=True)
-        }
+        """The stored tensors of a native one, for a key that shares none of them with another."""
+        return written({block: part for block, part in self.split(native)}, self)
+
+    def split(self, native: Tensor) -> Iterator[tuple[Block, Tensor]]:
+        """The stored blocks of a native tensor."""
+        for block, part in zip(self.blocks, native.chunk(len(self.blocks), 0), strict=True):
+            units = self.rule.units
+            shape = units.foreign_shape(tuple(part.shape))
+            yield block, part.reshape(shape[::-1]).transpose(0, -1) if units.transposed else part.reshape(shape)
+
+
+def written(blocks: Mapping[Block, Tensor], step: Step) -> dict[str, Tensor]:
+    """Stored tensors from their blocks, all of which must be there."""
+    keys = dict.fromkeys(block.key for block in blocks)
+    axis = -1 if step.rule.units.transposed else 0
+    found = {}
+    for key in keys:
+        parts = [blocks[block] for block in sorted((b for b in blocks if b.key == key), key=lambda b: b.index)]
+        found[key] = parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+    return found
 
 
 @dataclass(frozen=True)
@@ -76,6 +102,16 @@ class Plan:
             fix=fix,
         )
 
+    def write(self, native: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Stored keys and tensors, one after the other, from native ones; nothing but open blocks is kept."""
+        waiting: dict[str, dict[Block, Tensor]] = {}
+        for step in self.steps:
+            for block, part in step.split(native(step.native)):
+                held = waiting.setdefault(block.key, {})
+                held[block] = part
+                if len(held) == block.count:
+                    yield from written(waiting.pop(block.key), step).items()
+
     def convert(self, tensor: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Native keys and tensors, one after the other."""
         for step in self.steps:
@@ -89,7 +125,8 @@ def _some(keys: tuple[str, ...], most: int = 8) -> str:
 def plan(layout: Layout, native: Shapes, stored: Shapes | None = None) -> Plan:
     """How `stored` keys make up `native` ones; without `stored`, how native keys are written."""
     rules = {key: layout.rule_of(key) for key in native}
-    prefix = _prefix(layout, stored, {name for found in rules.values() if found for name in found[1]})
+    foreign_keys = {Block.parse(text).key for found in rules.values() if found for text in found[1]}
+    prefix = _prefix(layout, stored, foreign_keys)
     spelt: dict[str, str] = {}
     twice: list[str] = []
     for key in sorted(stored or ()):
@@ -105,15 +142,17 @@ def plan(layout: Layout, native: Shapes, stored: Shapes | None = None) -> Plan:
             missing.append(f"{key} (no rule)")
             continue
         rule, foreign = found
-        used.update(foreign)
-        names = tuple(prefix + k if stored is None else spelt.get(k, "") for k in foreign)
-        absent = [prefix + k for k, name in zip(foreign, names, strict=True) if not name]
+        blocks = [Block.parse(text) for text in foreign]
+        used.update(block.key for block in blocks)
+        names = [prefix + b.key if stored is None else spelt.get(b.key, "") for b in blocks]
+        absent = [prefix + b.key for b, name in zip(blocks, names, strict=True) if not name]
         if absent:
-            missing.extend(absent)
+            missing.extend(dict.fromkeys(absent))
             continue
-        step = Step(key, tuple(shape), rule, names)
-        wrong = [k for k in names if stored is not None and tuple(stored[k]) != step.stored_shape]
-        misshapen.extend(f"{k} {list((stored or {})[k])} instead of {list(step.stored_shape)}" for k in wrong)
+        step = Step(key, tuple(shape), rule, tuple(replace(b, key=n) for b, n in zip(blocks, names, strict=True)))
+        wanted = {block.key: step.stored_shape(block) for block in step.blocks}
+        wrong = [k for k, want in wanted.items() if stored is not None and tuple(stored[k]) != want]
+        misshapen.extend(f"{k} {list((stored or {})[k])} instead of {list(wanted[k])}" for k in wrong)
         if not wrong:
             steps.append(step)
     rest = {name: key for name, key in spelt.items() if name not in used}

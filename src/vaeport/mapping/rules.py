@@ -24,19 +24,42 @@ _FIELD = re.compile(r"\{([^}]+)\}")
 
 @dataclass(frozen=True)
 class Units:
-    """The foreign tensor has axes of length one that the native one lacks: `lead` in front, `trail` behind."""
+    """The foreign tensor has axes of length one that the native one lacks: `lead` in front, `trail` behind.
+
+    Negative numbers are axes that the native one has and the foreign one lacks. A `transposed` foreign matrix has the
+    input channels first.
+    """
 
     lead: int = 0
     trail: int = 0
+    transposed: bool = False
 
     def foreign_shape(self, native: tuple[int, ...]) -> tuple[int, ...]:
         """Shape on the foreign side."""
-        return (1,) * self.lead + native + (1,) * self.trail
+        kept = native[max(0, -self.lead) : len(native) - max(0, -self.trail)]
+        shape = (1,) * self.lead + kept + (1,) * self.trail
+        return shape[::-1] if self.transposed else shape
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of a foreign tensor that lie in block `index` of `count` equal ones; written `key#index/count`."""
+
+    key: str
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Block:
+        """`key`, or `key#index/count`."""
+        key, _, numbers = text.partition("#")
+        index, _, count = numbers.partition("/")
+        return cls(key, int(index), int(count)) if numbers else cls(key)
 
 
 @dataclass(frozen=True)
 class Fuse:
-    """The native tensor is the foreign ones one behind the other along axis 0."""
+    """The native tensor is the foreign ones, or blocks of them, one behind the other along axis 0."""
 
     parts: tuple[str, ...]
     """What `{part}` in the foreign column stands for, in native order."""
@@ -44,7 +67,10 @@ class Fuse:
 
 @dataclass(frozen=True)
 class Rule:
-    """Native key pattern <-> foreign key pattern, with what happens to shapes on the way."""
+    """Native key pattern <-> foreign key pattern, with what happens to shapes on the way.
+
+    The foreign one may end in `#index/count`: one of `count` equal blocks of rows.
+    """
 
     native: str
     foreign: str

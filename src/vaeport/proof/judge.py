@@ -15,8 +15,10 @@ from vaeport.proof.jobs import Capture
 from vaeport.proof.verdict import Row, Verdict
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-REQUIRED = ("mean", "decoded", "unclamped")
-OPTIONAL = ("round_trip", "moments", "std", "normalized")
+REQUIRED = ("decoded", "unclamped")
+LATENTS = ("mean", "normalized")
+"""At least one of them is required too."""
+OPTIONAL = ("round_trip", "moments", "std", *LATENTS)
 _MODULE_ROWS = ("input", "accumulation", "output")
 _WEIGHT_ROWS = ("stored", "used")
 
@@ -126,7 +128,10 @@ class Judge:
             kind = "not float64" if capture.error.startswith("NotFloat64Error") else "error"
             self.verdict.fail(gate, kind, where, capture.error)
             return False
-        absent = [output for output in REQUIRED if output not in capture.outputs or not capture.outputs[output].numel()]
+        given = {output for output, tensor in capture.outputs.items() if tensor.numel()}
+        absent = [output for output in REQUIRED if output not in given] + (
+            [] if given & set(LATENTS) else [" or ".join(LATENTS)]
+        )
         if absent:
             self.verdict.fail("evidence", "empty", where, f"no output {', '.join(absent)}")
             return False

@@ -106,7 +106,7 @@ class Proof:
         """A component folder in the reference's layout; returns its weight file."""
         if self.weights is not None:
             state = self.native.open(self.weights).state_dict()
-            tensors = {k: t.contiguous() for step in mapped.steps for k, t in step.write(state[step.native]).items()}
+            tensors = {key: tensor.contiguous() for key, tensor in mapped.write(state.__getitem__)}
         else:
             scale = gains(mapped, clamped=self._template.contract.clamp is not None)
             tensors = draw_state(shapes, self.seed, scale={**scale, **self.scale})

@@ -7,20 +7,22 @@ without the other environment; its captures belong to one weight file and one se
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from vaeport.errors import BlockedError, ProofError
+from vaeport.errors import BlockedError, ProofError, VaeportError
+from vaeport.proof.calling import Convention
 from vaeport.proof.jobs import Capture, Job
 from vaeport.proof.precision import Health
 from vaeport.proof.sides import ReferenceSide, hash_files
@@ -44,6 +46,7 @@ class RemoteSide:
     device: str = "cpu"
     python: str | None = None
     folder: Path | None = None
+    convention: Convention = field(default_factory=Convention)
 
     def describe(self) -> dict[str, Any]:
         """See `Side`; kept with the captures."""
@@ -51,7 +54,7 @@ class RemoteSide:
         if kept is not None and kept.exists():
             return json.loads(kept.read_text())  # type: ignore[no-any-return]
         with tempfile.TemporaryDirectory(prefix="vaeport-") as temporary:
-            found = self._call(Path(temporary), {"describe": True})
+            found = self._call(Path(temporary), {"do": "describe"})
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(found))
@@ -82,8 +85,13 @@ class RemoteSide:
                 {**asdict(j), "media": None, "latent": None, "dtype": _name(j.dtype), "rounded": _name(j.rounded)}
                 for j in jobs
             ]
-            found = self._call(folder, {"weights": str(weights), "jobs": plain, "digest": digest})
+            found = self._call(folder, {"do": "jobs", "weights": str(weights), "jobs": plain, "digest": digest})
             yield from _read(folder, found)
+
+    def ask(self, question: str, **arguments: Any) -> dict[str, Any]:
+        """What `function(side, **arguments)` gives there, as JSON; `question` is "module:function" of this package."""
+        with tempfile.TemporaryDirectory(prefix="vaeport-") as temporary:
+            return self._call(Path(temporary), {"do": question, "with": arguments})
 
     def _spec(self) -> dict[str, Any]:
         return {
@@ -91,6 +99,7 @@ class RemoteSide:
             "arguments": dict(self.arguments),
             "adapter_file": self.adapter_file,
             "device": self.device,
+            "convention": asdict(self.convention),
         }
 
     def _call(self, folder: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -115,6 +124,9 @@ class RemoteSide:
         except OSError as error:
             raise BlockedError("the reference's interpreter does not start", where=self.python, found=error) from error
         if done.returncode != 0:
+            told = folder / "error.json"
+            if told.exists():
+                raise ProofError(**json.loads(told.read_text()))
             raise ProofError(
                 "the reference failed in its own environment", where=self.python, found=done.stderr.strip()[-2000:]
             )
@@ -124,9 +136,12 @@ class RemoteSide:
 def main(folder: Path) -> None:
     """Carries out the request in `folder`."""
     request = json.loads((folder / "request.json").read_text())
-    side = ReferenceSide(request["path"], request["arguments"], request["adapter_file"], request["device"])
-    if request.get("describe"):
-        (folder / "out.json").write_text(json.dumps(side.describe()))
+    convention = Convention(**request["convention"])
+    side = ReferenceSide(request["path"], request["arguments"], request["adapter_file"], request["device"], convention)
+    if request["do"] != "jobs":
+        module, _, name = request["do"].rpartition(":")
+        call = getattr(importlib.import_module(f"vaeport.{module}"), name) if module else ReferenceSide.describe
+        (folder / "out.json").write_text(json.dumps(call(side, **request.get("with", {}))))
         return
     inputs = load_file(folder / "in.safetensors")
     jobs = [
@@ -181,4 +196,10 @@ def _dtype(name: str | None) -> torch.dtype | None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    place = Path(sys.argv[1])
+    try:
+        main(place)
+    except VaeportError as error:
+        parts = {name: getattr(error, name) for name in ("what", "where", "expected", "found", "fix")}
+        (place / "error.json").write_text(json.dumps(parts, default=str))
+        sys.exit(1)

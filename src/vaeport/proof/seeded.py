@@ -37,7 +37,7 @@ def write_seeded(
         template = registration.model(arch)
     native = {k: tuple(v.shape) for k, v in template.state_dict().items()}
     mapped = plan(layout, native)
-    shapes = {key: s.stored_shape for s in mapped.steps for key in s.stored}
+    shapes = {block.key: s.stored_shape(block) for s in mapped.steps for block in s.blocks}
     drawn = draw_state(shapes, seed, scale=gains(mapped, clamped=template.contract.clamp is not None))
     state = {prefix + key.removeprefix(mapped.prefix): tensor for key, tensor in drawn.items()}
     if path.suffix == ".safetensors":

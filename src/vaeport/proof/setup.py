@@ -10,7 +10,7 @@ from typing import Any
 from vaeport.checkpoint import read_config
 from vaeport.configs import VAEArchConfig
 from vaeport.errors import ConfigError, ProofError
-from vaeport.proof.adapters import import_object
+from vaeport.proof.importing import import_object
 from vaeport.proof.judge import DTYPES
 from vaeport.proof.prove import Proof
 from vaeport.proof.remote import RemoteSide

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vaeport.proof import adapters
+from vaeport.proof.adapters import adapter
+from vaeport.proof.calling import Caller, Convention, build
+from vaeport.proof.importing import import_object, stubbed
+from vaeport.errors import ProofError
 from vaeport.proof.jobs import Capture, Job, Outputs, carry_out
 from vaeport.proof.precision import ClampTap
 from vaeport.vae import VAE
@@ -52,47 +56,60 @@ class ReferenceSide:
     arguments: Mapping[str, Any]
     adapter_file: str | None = None
     device: str = "cpu"
+    convention: Convention = field(default_factory=Convention)
 
     def describe(self) -> dict[str, Any]:
-        """See `Side`; `shapes` are those of its state dict."""
-        with torch.device("meta"):
-            module = self._build()
+        """See `Side`; `shapes` and `dtypes` are those of its state dict, `stubs` modules that are missing here."""
+        caller = self.open("meta")
         package = self.path.split(":")[0].split(".")[0]
+        versions = {"python": sys.version.split()[0], "torch": torch.__version__}
+        if "/" not in package:
+            versions[package] = _version(package)
+        state = {name: t for name, t in caller.module.state_dict().items() if t.is_floating_point()}
         return {
             "name": self.path,
-            "files": source_files(module) | hash_files(self.adapter_file),
-            "versions": {"python": sys.version.split()[0], "torch": torch.__version__, package: _version(package)},
-            "shapes": {name: list(t.shape) for name, t in module.state_dict().items() if t.is_floating_point()},
+            "files": source_files(caller.module) | hash_files(self.adapter_file),
+            "versions": versions,
+            "shapes": {name: list(t.shape) for name, t in state.items()},
+            "dtypes": {name: str(t.dtype).removeprefix("torch.") for name, t in state.items()},
+            "stubs": sorted(stubbed),
         }
 
     def run(self, weights: Path, jobs: Iterable[Job]) -> Iterator[Capture]:
         """See `Side`."""
-        module = self._build()
-        state = load_file(weights)
-        tools = adapters.adapter(self.adapter_file)
+        caller = self.open()
+        module, state = caller.module, load_file(weights)
 
         def outputs(x: Tensor, z: Tensor, tap: ClampTap, whole: bool) -> Outputs:
-            encoded = dict(tools.encode(module, x))
-            latent = tools.normalize(module, encoded["mean"])
-            if latent is not None:
+            caller.cast(self.device, x.dtype)
+            encoded = caller.encode(x)
+            if "mean" in encoded and (latent := caller.normalize(encoded["mean"])) is not None:
                 encoded["normalized"] = latent
             tap.seen.clear()
-            decoded = tools.decode(module, z)
+            decoded = caller.decode(z)
+            again = encoded["normalized" if self.convention.normalized else "mean"]
             encoded |= {"decoded": decoded, "unclamped": tap.raw(decoded)}
-            return encoded | ({"round_trip": tools.decode(module, encoded["mean"])} if whole else {})
+            return encoded | ({"round_trip": caller.decode(again)} if whole else {})
 
         def traced(x: Tensor, z: Tensor) -> None:
-            tools.encode(module, x)
-            tools.decode(module, z)
+            caller.cast(self.device, x.dtype)
+            caller.encode(x)
+            caller.decode(z)
 
         yield from carry_out(
             module, lambda: module.load_state_dict(state, strict=True), jobs, outputs, traced, self.device
         )
 
-    def _build(self) -> nn.Module:
-        tools = adapters.adapter(self.adapter_file)
-        module: nn.Module = tools.build(adapters.import_object(self.path), self.arguments)
-        return module.eval().requires_grad_(False)
+    def open(self, device: str = "cpu") -> Caller:
+        """The implementation, built; on "meta" without memory, where its constructor bears that."""
+        tools = adapter(self.adapter_file)
+        cls = import_object(self.path, self.convention.stubs)
+        if "build" in tools:
+            return Caller(tools["build"](cls, self.arguments), self.convention, tools)
+        if device == "meta":
+            with contextlib.suppress(ProofError), torch.device("meta"):
+                return Caller(build(cls, self.arguments, self.convention.weights), self.convention, tools)
+        return Caller(build(cls, self.arguments, self.convention.weights), self.convention, tools)
 
 
 @dataclass
@@ -104,6 +121,8 @@ class NativeSide:
     """The class and its constants, without memory for weights."""
     open: Callable[[Path], VAE]
     device: str = "cpu"
+    normalized: bool = False
+    """Latents to decode are as the diffusion model sees them."""
 
     def describe(self) -> dict[str, Any]:
         """See `Side`."""
@@ -119,7 +138,7 @@ class NativeSide:
             posterior = vae.encode(x).latent_dist
             mean = posterior.mode()
             tap.seen.clear()
-            decoded = vae.decode(z).sample
+            decoded = vae.decode(vae.denormalize(z) if self.normalized else z).sample
             found = {
                 "mean": mean,
                 "std": posterior.std,

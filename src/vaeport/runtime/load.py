@@ -99,8 +99,8 @@ def save(
         raise InputError(what, where=folder, fix="load both halves")
     layout = ModelRegistry.find_class(type(vae)).layouts[0]
     state = vae.state_dict()
-    steps = plan(layout, {k: tuple(v.shape) for k, v in state.items()}).require(folder, "mend the map").steps
-    tensors = {key: tensor for step in steps for key, tensor in step.write(state[step.native]).items()}
+    mapped = plan(layout, {k: tuple(v.shape) for k, v in state.items()}).require(folder, "mend the map")
+    tensors = dict(mapped.write(state.__getitem__))
     config = vae.arch.to_published()
     return save_folder(Path(folder), tensors, config, max_shard_size=max_shard_size, variant=variant)
 

@@ -1,0 +1,1 @@
+"""Porting one VAE component: its record and the views of it, reuse proof, conversion, parity, hand-over."""

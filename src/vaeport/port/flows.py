@@ -1,0 +1,87 @@
+"""Flows of both sides, and weights drawn by what a flow says of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vaeport.configs import LatentContract
+from vaeport.mapping.flow import Flow
+from vaeport.mapping.trace import trace
+from vaeport.proof.calling import Caller
+from vaeport.proof.sides import ReferenceSide
+from vaeport.vae import VAE
+
+Shape = tuple[int, ...]
+
+
+def foreign_flow(side: ReferenceSide, media: Shape, latent: Shape) -> Flow:
+    """The flow of an official implementation, without computing anything where its code bears that."""
+    with contextlib.suppress(Exception):
+        return _flow(side.open("meta"), media, latent, "meta")
+    return _flow(side.open(), media, latent, "cpu")
+
+
+def _flow(caller: Caller, media: Shape, latent: Shape, device: str) -> Flow:
+    x, z = torch.zeros(media, device=device), torch.zeros(latent, device=device)
+    return trace(
+        caller.module,
+        calls={
+            "encoded": ("media", x, lambda t: list(caller.encode(t).values())),
+            "decoded": ("latent", z, caller.decode),
+        },
+    )
+
+
+def native_flow(vae: VAE, media: Shape, latent: Shape) -> Flow:
+    """The flow of a native VAE on the meta device."""
+    x, z = torch.zeros(media, device="meta"), torch.zeros(latent, device="meta")
+    return trace(
+        vae,
+        calls={
+            "encoded": ("media", x, lambda t: vae.encode(t).latent_dist.parameters),
+            "decoded": ("latent", z, lambda t: vae.decode(t).sample),
+        },
+    )
+
+
+def shapes_of(contract: LatentContract) -> tuple[Shape, Shape]:
+    """Media and latent on which flows are made: the shortest that shows every rule (1 + 2k frames)."""
+    counts = {"image": (2, 3), "video": (2, 2, 3), "audio": (4,)}[contract.modality]
+    lengths = tuple(a.offset + a.multiple * n for a, n in zip(contract.axes, counts, strict=True))
+    media = (1, contract.channels, *lengths)
+    return media, contract.latent_shape(media)
+
+
+def draw_by_flow(flow: Flow, seed: int, gains: Mapping[str, float]) -> dict[str, Tensor]:
+    """Weights by what is done with them, whatever they are called: matrices N / sqrt(fan in), gains 1 + 0.2 N, else 0.2 N.
+
+    The length of weight norm is the smaller of the two weights of its operand. `gains` are factors by key.
+    """
+    kinds: dict[str, str] = {}
+    for use in flow.uses:
+        for operand in use.operands:
+            largest = max(operand.keys, key=lambda key: math.prod(flow.shapes[key.partition("#")[0]]))
+            for key in operand.keys:
+                kind = operand.kind if operand.shape or operand.kind in ("linear", "transposed") else "log"
+                kinds[key.partition("#")[0]] = "scale" if len(operand.keys) > 1 and key != largest else kind
+    return {key: _drawn(key, shape, kinds.get(key, "log"), seed) * gains.get(key, 1.0) for key, shape in flow.shapes.items()}
+
+
+def _drawn(key: str, shape: Shape, kind: str, seed: int) -> Tensor:
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    normal = torch.randn(shape, generator=generator)
+    if kind in ("linear", "transposed"):
+        return normal * math.sqrt(shape[0] / math.prod(shape)) if len(shape) > 1 else normal
+    return 1 + 0.2 * normal if kind == "scale" else 0.2 * normal
+
+
+def load_drawn(module: nn.Module, drawn: Mapping[str, Tensor]) -> None:
+    """Puts weights into a module, strictly."""
+    module.load_state_dict(dict(drawn), strict=True)
