@@ -5,13 +5,22 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
 
-from tests.models.narrow import KL, OOBLECK, WAN, diffusers_class
-from vaeport.configs import AudioVAEConfig, AxisRule, ImageVAEConfig, VAEArchConfig, VAEConfig, VideoVAEConfig
+from tests.narrow import KL, OOBLECK, WAN, diffusers_class
+from vaeport.configs import (
+    AudioVAEConfig,
+    AxisRule,
+    ImageVAEConfig,
+    StrictAxisRule,
+    VAEArchConfig,
+    VAEConfig,
+    VideoVAEConfig,
+)
 from vaeport.errors import ConfigError
 from vaeport.models.autoencoder_kl import AutoencoderKL, AutoencoderKLArchConfig
 from vaeport.models.oobleck import Oobleck, OobleckArchConfig
@@ -221,3 +230,11 @@ def test_axis_rule(rule: AxisRule, latents: list[int], padded: list[int]) -> Non
     assert [rule.latents(n) for n in range(10)] == latents
     assert [rule.padded(n) for n in range(1, 10)] == padded
     assert [rule.latents(rule.decoded(k)) for k in range(1, 10)] == list(range(1, 10))
+
+
+def test_a_strict_rule_counts_as_others_do() -> None:
+    """It tells what is refused, and nothing of the latents, so latent files do not know of it."""
+    plain, strict = (rule(name="time", multiple=4, offset=1) for rule in (AxisRule, StrictAxisRule))
+    assert (plain.crops, strict.crops) == (True, False)
+    assert [strict.latents(n) for n in range(10)] == [plain.latents(n) for n in range(10)]
+    assert asdict(strict) == asdict(plain)

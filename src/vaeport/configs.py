@@ -193,6 +193,9 @@ class AudioVAEConfig(VAEConfig):
 class AxisRule:
     """One axis of the input: the legal lengths offset + multiple * k give offset + k latents; offset is 0 or 1."""
 
+    crops: ClassVar[bool] = True
+    """Whether other lengths are taken, without what is over the last legal one."""
+
     name: str
     multiple: int
     offset: int = 0
@@ -209,6 +212,12 @@ class AxisRule:
         """The shortest legal length that holds n >= 1."""
         steps = -(-(n - self.offset) // self.multiple)
         return self.offset + max(steps, 1 - self.offset) * self.multiple
+
+
+class StrictAxisRule(AxisRule):
+    """As above; other lengths are refused, since the published code fails on them."""
+
+    crops = False
 
 
 @dataclass(frozen=True, kw_only=True)

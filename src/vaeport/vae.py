@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, overload
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from vaeport.configs import LatentContract, VAEArchConfig, VAEConfig
+from vaeport.configs import AxisRule, LatentContract, VAEArchConfig, VAEConfig
 from vaeport.errors import InputError
 from vaeport.layers import (
     SAMPLES,
@@ -92,10 +92,12 @@ class VAE(nn.Module):
         """[B, C, *axes] -> posterior over latents as the family publishes them (not normalised).
 
         Lengths that break an axis' rule lose what is over the last legal length, as in the published code.
-        InputError for a wrong rank, channel count, dtype, or an axis too short for one latent.
+        InputError for a wrong rank, channel count, dtype, an axis too short for one latent, or a length that breaks a
+        rule which does not crop.
         """
         encoder = self._half("encoder")
         self._check(x, self.contract.channels, [(a.name, a.padded(1)) for a in self.contract.axes])
+        self._require_legal(self.contract.axes, x.shape[2:])
         posterior = self._posterior(self._run(encoder, x, self.encode_pieces))
         return EncoderOutput(posterior) if return_dict else (posterior,)
 
@@ -120,7 +122,8 @@ class VAE(nn.Module):
         InputError as for `encode`, and for pieces that do not fit together.
         """
         minimum = [(a.name, a.padded(1)) for a in self.contract.axes]
-        return map(self._posterior, self._stream("encoder", pieces, self.contract.channels, minimum))
+        moments = self._stream("encoder", pieces, self.contract.channels, minimum, self.contract.axes)
+        return map(self._posterior, moments)
 
     def stream_decode(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """As `decode`, from pieces along time or samples; the outputs concatenate to that of the whole."""
@@ -186,15 +189,20 @@ class VAE(nn.Module):
             return y
         return run_in_pieces(half, x, self._stream_axis(), *pieces)
 
-    def _stream(self, half: str, pieces: Iterable[Tensor], channels: int, minimum: Minimum) -> Iterator[Tensor]:
-        return stream(self._half(half), self._checked(pieces, channels, minimum), self._stream_axis())
+    def _stream(
+        self, half: str, pieces: Iterable[Tensor], channels: int, minimum: Minimum, rules: Sequence[AxisRule] = ()
+    ) -> Iterator[Tensor]:
+        return stream(self._half(half), self._checked(pieces, channels, minimum, rules), self._stream_axis())
 
-    def _checked(self, pieces: Iterable[Tensor], channels: int, minimum: Minimum) -> Iterator[Tensor]:
-        """The pieces, each of which fits the model and the one before; long enough in all."""
+    def _checked(
+        self, pieces: Iterable[Tensor], channels: int, minimum: Minimum, rules: Sequence[AxisRule]
+    ) -> Iterator[Tensor]:
+        """The pieces, each of which fits the model and the one before; long enough and of legal length in all."""
         (axis, least), *others = minimum
         total, first = 0, None
         for piece in pieces:
             self._check(piece, channels, [(axis, 0), *others])
+            self._require_legal(rules[1:], piece.shape[3:])
             first = first or piece.shape
             if (piece.shape[0], *piece.shape[3:]) != (first[0], *first[3:]):
                 what = f"the pieces of a stream differ along {axis} alone"
@@ -202,6 +210,7 @@ class VAE(nn.Module):
             total += piece.shape[2]
             yield piece
         self._require_length(axis, least, total)
+        self._require_legal(rules[:1], (total,))
 
     def _posterior(self, moments: Tensor) -> DiagonalGaussian:
         return _POSTERIORS[self.contract.posterior](moments)
@@ -237,3 +246,12 @@ class VAE(nn.Module):
         if n < least:
             what = f"{type(self).__name__}: the input is too short"
             raise InputError(what, where=f"axis {axis}", expected=f"at least {least}", found=n)
+
+    def _require_legal(self, rules: Sequence[AxisRule], lengths: Sequence[int]) -> None:
+        """Refuses what only a rule that crops would take."""
+        for rule, n in zip(rules, lengths, strict=False):
+            if not rule.crops and rule.padded(n) != n:
+                what = f"{type(self).__name__} takes no input of this length"
+                expected = f"{rule.multiple}k + {rule.offset}"
+                fix = f"crop it to {rule.decoded(rule.latents(n))}, or repeat its end up to {rule.padded(n)}"
+                raise InputError(what, where=f"axis {rule.name}", expected=expected, found=n, fix=fix)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.layers.laws import assert_needs, assert_streams, cuttings, normal, singles
-from vaeport.layers import HEIGHT, TIME, WIDTH, ChannelsToTime, Layer, NearestUpsample
+from vaeport.layers import HEIGHT, TIME, WIDTH, ChannelsToTime, Layer, NearestUpsample, RepeatFrames
 
 CASES: list[tuple[Layer, tuple[int, ...], int]] = [
     *((NearestUpsample(factor), (1, 2, 4, 5), axis) for factor in (2, 3) for axis in (HEIGHT, WIDTH)),
+    *((RepeatFrames(factor), (1, 2, 4, 3, 2), axis) for factor in (2, 3) for axis in (TIME, HEIGHT, WIDTH)),
     *((ChannelsToTime(factor), (1, 12, 4, 3, 2), axis) for factor in (2, 4) for axis in (TIME, HEIGHT, WIDTH)),
 ]
 
@@ -32,6 +34,13 @@ def test_needs(layer: Layer, shape: tuple[int, ...], axis: int) -> None:
 def test_nearest_repeats() -> None:
     x = normal(2, 3, 4, 5)
     assert torch.equal(NearestUpsample(2)(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_frames_are_repeated_as_the_nearest(dtype: torch.dtype) -> None:
+    x = normal(2, 3, 4, 2, 3).to(dtype)
+    assert torch.equal(RepeatFrames(2)(x), F.interpolate(x, scale_factor=(2.0, 1.0, 1.0), mode="nearest"))
+    assert torch.equal(RepeatFrames(3)(x)[:, :, 5], x[:, :, 1])
 
 
 def test_channels_become_frames() -> None:

@@ -19,8 +19,9 @@ from vaeport.layers.layer import (
 )
 from vaeport.layers.norm import ChannelRMSNorm, GroupNorm
 from vaeport.layers.normalizer import LatentNormalizer
+from vaeport.layers.pad import ReplicatePad
 from vaeport.layers.posterior import DiagonalGaussian, SoftplusGaussian
-from vaeport.layers.resample import ChannelsToTime, NearestUpsample
+from vaeport.layers.resample import ChannelsToTime, NearestUpsample, RepeatFrames
 
 __all__ = [
     "HEIGHT",
@@ -41,6 +42,8 @@ __all__ = [
     "NearestUpsample",
     "Norm",
     "PerFrame",
+    "RepeatFrames",
+    "ReplicatePad",
     "SelfAttention",
     "SiLU",
     "Snake",

@@ -31,6 +31,29 @@ class NearestUpsample(Layer):
         return self.factor if axis >= HEIGHT else 1
 
 
+class RepeatFrames(Layer):
+    """Every frame of [B, C, T, H, W] `factor` times: nearest upsampling in time."""
+
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> [B, C, factor * T, H, W]."""
+        return x.repeat_interleave(self.factor, TIME)
+
+    def length(self, n: int, axis: int) -> int:
+        """factor * n frames."""
+        return n * self._rate(axis)
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """The frames that are repeated."""
+        return _repeated(outputs, self._rate(axis))
+
+    def _rate(self, axis: int) -> int:
+        return self.factor if axis == TIME else 1
+
+
 class ChannelsToTime(Layer):
     """[B, factor * C, T, H, W] -> [B, C, factor * T, H, W]: the i-th C channels are frame i of each group of frames."""
 

@@ -30,7 +30,7 @@ class Case:
 
 
 def cases_of(contract: LatentContract) -> tuple[Case, ...]:
-    """A non-square batch, the shortest legal length, and lengths that break the rule.
+    """A non-square batch, the shortest legal length, and lengths that break the rule where the rule crops them.
 
     The first has two samples and, for video, 1 + 4 * 2 frames.
     """
@@ -40,7 +40,8 @@ def cases_of(contract: LatentContract) -> tuple[Case, ...]:
 
     def case(name: str, batch: int, counts: tuple[int, ...], rest: tuple[int, ...]) -> Case:
         lengths = tuple(
-            a.offset + a.multiple * n + r % a.multiple for a, n, r in zip(contract.axes, counts, rest, strict=True)
+            a.offset + a.multiple * n + (r % a.multiple if a.crops else 0)
+            for a, n, r in zip(contract.axes, counts, rest, strict=True)
         )
         media = (batch, contract.channels, *lengths)
         return Case(name, media, contract.latent_shape(media))

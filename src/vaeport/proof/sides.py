@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import sys
@@ -104,12 +103,21 @@ class ReferenceSide:
         """The implementation, built; on "meta" without memory, where its constructor bears that."""
         tools = adapter(self.adapter_file)
         cls = import_object(self.path, self.convention.stubs)
-        if "build" in tools:
-            return Caller(tools["build"](cls, self.arguments), self.convention, tools)
-        if device == "meta":
-            with contextlib.suppress(ProofError), torch.device("meta"):
-                return Caller(build(cls, self.arguments, self.convention.weights), self.convention, tools)
-        return Caller(build(cls, self.arguments, self.convention.weights), self.convention, tools)
+        def built() -> Any:
+            if "build" in tools:
+                return tools["build"](cls, self.arguments)
+            return build(cls, self.arguments, self.convention.weights)
+
+        if device != "meta":
+            return Caller(built(), self.convention, tools)
+        try:
+            with torch.device("meta"):
+                caller = Caller(built(), self.convention, tools)
+        except (ProofError, RuntimeError, NotImplementedError):  # some constructors compute
+            caller = Caller(built(), self.convention, tools)
+        caller.module.to("meta")
+        caller.cast("meta", torch.float32)
+        return caller
 
 
 @dataclass
