@@ -33,6 +33,7 @@ def save_folder(
     *,
     max_shard_size: int | str = "10GB",
     variant: str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> tuple[Path, ...]:
     """Write `config.json` and the weights as safetensors, in shards with an index when they exceed `max_shard_size`.
 
@@ -45,6 +46,7 @@ def save_folder(
         config: what `config.json` will hold.
         max_shard_size: bytes, or text such as `"500MB"` (decimal units).
         variant: written into the file names, such as `fp16`.
+        metadata: texts for the header of every weight file, such as where the weights came from.
 
     Returns:
         The files written: config, weights in order, index last.
@@ -64,7 +66,7 @@ def save_folder(
             for name, text in texts.items():
                 (staging / name).write_text(text)
             for name, keys in plan.items():
-                _write_weights(staging / name, {key: tensors[key] for key in keys})
+                _write_weights(staging / name, {key: tensors[key] for key in keys}, metadata or {})
             for name in kept:
                 carry_over(folder / name, staging / name)
             move_in(staging, folder)
@@ -146,7 +148,7 @@ def _plan(
     return split.filename_to_tensors, {f"{SAVE_STEM}.safetensors.index{dot}.json": text} if split.is_sharded else {}
 
 
-def _write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write one file; a tensor that shares memory with another is copied, so that every name has its own bytes."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -159,7 +161,7 @@ def _write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
         dense[name] = own.clone() if storage in storages else own
         storages.add(storage)
     try:
-        save_file(dense, path, metadata={"format": "pt"})
+        save_file(dense, path, metadata={**metadata, "format": "pt"})
     except SafetensorError as error:
         match = re.search(r"os error (\d+)", str(error))
         raise OSError(int(match[1]), os.strerror(int(match[1]))) if match else OSError(str(error)) from error

@@ -198,9 +198,9 @@ def source_of(layout: Layout, about: str) -> str:
     """The layout as a Python file of `vaeport.weights`."""
     rows = []
     for rule in layout.rules:
-        more = "" if rule.units == Units() else f", units={rule.units!r}"
-        more += "" if rule.fuse is None else f", fuse={rule.fuse!r}"
-        rows.append(f'        Rule("{rule.native}", "{rule.foreign}"{more}),')
+        more = [] if rule.units == Units() else [_units_source(rule.units)]
+        more += [] if rule.fuse is None else [f"fuse=Fuse({rule.fuse.parts!r})"]
+        rows.append("        Rule(" + ", ".join([f'"{rule.native}"', f'"{rule.foreign}"', *more]) + "),")
     drops = [f"        Drop({drop.foreign!r}, {drop.reason!r})," for drop in layout.drops]
     used = sorted({"Layout", "Rule"} | {n for n in ("Drop", "Fuse", "Units") if any(f"{n}(" in r for r in rows + drops)})
     prefixes = "" if layout.prefixes == ("",) else f"    prefixes={layout.prefixes!r},\n"
@@ -209,3 +209,8 @@ def source_of(layout: Layout, about: str) -> str:
     return (
         f'"""{about}"""\n\nfrom vaeport.mapping.rules import {", ".join(used)}\n\n{body}\n\nLAYOUTS = (LAYOUT,)\n'
     )
+
+
+def _units_source(units: Units) -> str:
+    given = {name: value for name, value in vars(units).items() if value}
+    return f"Units({', '.join(f'{name}={value}' for name, value in given.items())})"

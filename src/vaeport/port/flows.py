@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vaeport.configs import LatentContract
 from vaeport.mapping.flow import Flow
 from vaeport.mapping.trace import trace
-from vaeport.proof.calling import Caller
+from vaeport.proof.calling import Caller, Outputs
+from vaeport.proof.draw import draw_input, draw_media
 from vaeport.proof.sides import ReferenceSide
 from vaeport.vae import VAE
 
@@ -24,7 +27,10 @@ def foreign_flow(side: ReferenceSide, media: Shape, latent: Shape) -> Flow:
     """The flow of an official implementation, without computing anything where its code bears that."""
     with contextlib.suppress(Exception):
         return _flow(side.open("meta"), media, latent, "meta")
-    return _flow(side.open(), media, latent, "cpu")
+    caller = side.open()
+    caller.module.float()
+    caller.cast("cpu", torch.float32)
+    return _flow(caller, media, latent, "cpu")
 
 
 def _flow(caller: Caller, media: Shape, latent: Shape, device: str) -> Flow:
@@ -48,6 +54,46 @@ def native_flow(vae: VAE, media: Shape, latent: Shape) -> Flow:
             "decoded": ("latent", z, lambda t: vae.decode(t).sample),
         },
     )
+
+
+def foreign_values(side: ReferenceSide, media: Shape, latent: Shape, weights: str) -> dict[str, Any]:
+    """The flow with sums over every result, in float64, on drawn inputs and the weights of a safetensors file; as JSON."""
+    caller = side.open()
+    caller.module.load_state_dict(load_file(weights), strict=True)
+    with _in_float64(caller.module):
+        caller.cast("cpu", torch.float64)
+        return _measured(caller.module, caller.encode, caller.decode, media, latent).to_json()
+
+
+def native_values(vae: VAE, media: Shape, latent: Shape, *, normalized: bool) -> Flow:
+    """The same of a native VAE; `normalized`: the latent is as the diffusion model sees it."""
+    with _in_float64(vae):
+        return _measured(
+            vae,
+            lambda x: {"moments": vae.encode(x).latent_dist.parameters},
+            lambda z: vae.decode(vae.denormalize(z) if normalized else z).sample,
+            media,
+            latent,
+        )
+
+
+def _measured(
+    module: nn.Module, encode: Callable[[Tensor], Outputs], decode: Callable[[Tensor], Tensor], media: Shape, latent: Shape
+) -> Flow:
+    x, z = draw_media("flow media", media, 0), draw_input("flow latent", latent, 0)
+    calls = {"encoded": ("media", x, lambda t: list(encode(t).values())), "decoded": ("latent", z, decode)}
+    return trace(module, calls=calls, values=True)
+
+
+@contextlib.contextmanager
+def _in_float64(module: nn.Module) -> Iterator[None]:
+    nn.Module.to(module, torch.float64)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def shapes_of(contract: LatentContract) -> tuple[Shape, Shape]:

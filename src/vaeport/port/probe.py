@@ -29,7 +29,7 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
 
     Raises ProofError if no call of encode and decode succeeds.
     """
-    caller = _opened(side)
+    caller = side.open("meta")
     modality, channels, sizes, latent, failures = _first_call(caller, side.convention)
     side.convention = caller.convention
     axes = [_axis(caller, channels, sizes, i, name) for i, name in enumerate(AXES[modality])]
@@ -69,15 +69,6 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
         "convention": asdict(convention),
         "flow": flow.to_json(),
     }
-
-
-def _opened(side: ReferenceSide) -> Caller:
-    caller = side.open("meta")
-    if next(caller.module.parameters()).is_meta:
-        return caller
-    caller.module.to("meta")
-    caller.cast("meta", torch.float32)
-    return caller
 
 
 def _first_call(caller: Caller, convention: Convention) -> tuple[str, int, tuple[int, ...], tuple[int, ...], list[str]]:

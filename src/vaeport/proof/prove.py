@@ -32,6 +32,7 @@ class Proof:
     """What is proved: `native` against `reference`, on weights drawn from `seed` or taken from the file `weights`.
 
     layouts     of the native model; the one whose keys the reference has is used
+    official    weights under the reference's keys, for a native side that has its own file of them
     dtypes      for gates P and D
     repeats     input seeds per dtype for gate P
     """
@@ -41,6 +42,7 @@ class Proof:
     layouts: Sequence[Layout]
     seed: int = 0
     weights: Path | None = None
+    official: Mapping[str, Tensor] | None = None
     dtypes: Sequence[str] = ("float32", "bfloat16")
     repeats: int = 5
     cases: Sequence[Case] | None = None
@@ -77,7 +79,7 @@ class Proof:
             needed = [job for job in jobs if not job.relaid and (job.whole or job.dtype)]
             native = self._collect(self.native, weights, needed, ours)
             verdict.evidence = self._evidence(weights, shapes, reference)
-        judge = Judge(verdict, native, reference)
+        judge = Judge(verdict, native, reference, drawn=self.official is None)
         judge.same_function([case.name for case in self._cases if case.skip is None])
         for name in self.dtypes:
             judge.same_precision(name, self.repeats)
@@ -104,7 +106,9 @@ class Proof:
 
     def _write_weights(self, folder: Path, shapes: Mapping[str, Sequence[int]], mapped: Plan) -> Path:
         """A component folder in the reference's layout; returns its weight file."""
-        if self.weights is not None:
+        if self.official is not None:
+            tensors = {key: tensor.contiguous() for key, tensor in self.official.items()}
+        elif self.weights is not None:
             state = self.native.open(self.weights).state_dict()
             tensors = {key: tensor.contiguous() for key, tensor in mapped.write(state.__getitem__)}
         else:
@@ -144,7 +148,7 @@ class Proof:
         truth = [c for c in reference.values() if c.outputs]
         return {
             "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            "weights": "drawn" if self.weights is None else str(self.weights.name),
+            "weights": "official" if self.official else "drawn" if self.weights is None else self.weights.name,
             "seed": self.seed,
             "inputs_sha256": {c.name: [_digest(t) for t in c.inputs(self.seed)] for c in self._cases},
             "cases": {c.name: {"media": c.media, "latent": c.latent} for c in self._cases},

@@ -48,7 +48,7 @@ def prove(
     for name in dtypes:
         if name not in DTYPES:
             raise ProofError(f"no gate P for `{name}`", expected=f"one of {', '.join(DTYPES)}")
-    registration = _native(native)
+    registration = native_of(native)
     model = registration.model
     arch = _arch(model, variant, config)
     arguments = arch.to_published() if reference_args is None else dict(reference_args)
@@ -65,7 +65,7 @@ def prove(
     return Proof(side, opened, registration.layouts, seed=seed, weights=weights, dtypes=dtypes).run()
 
 
-def _native(name: str) -> Registration:
+def native_of(name: str) -> Registration:
     if ":" not in name:
         return ModelRegistry.find(name)
     model = checked(import_object(name))

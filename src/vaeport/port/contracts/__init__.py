@@ -1,0 +1,1 @@
+"""The words, blocks and rules that the record of a port and all of its views are made of."""

@@ -1,0 +1,216 @@
+"""From two flows to a proved map: open choices settled by values, the map written as rules, gate S on drawn weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vaeport.configs import VAEArchConfig
+from vaeport.errors import KeyMismatchError
+from vaeport.mapping import Drop, Layout, Plan, plan
+from vaeport.mapping.derive import Graph, Match, choices, match, settled
+from vaeport.mapping.flow import Flow
+from vaeport.mapping.induce import induce, pairs_of
+from vaeport.port.flows import draw_by_flow, native_values
+from vaeport.proof.cases import cases_of
+from vaeport.proof.prove import Proof
+from vaeport.proof.remote import RemoteSide
+from vaeport.proof.seeded import gains
+from vaeport.proof.sides import NativeSide
+from vaeport.proof.verdict import Verdict
+from vaeport.registry import Registration
+from vaeport.runtime.load import load_as
+from vaeport.vae import VAE
+
+UNREAD = "read by neither encode nor decode"
+
+
+@dataclass
+class Derived:
+    """A map from data flow.
+
+    layout      registered layout with the same pairs, if there is one, else the derived one
+    rules       the derived layout itself
+    registered  name of the registered layout that says the same, or None
+    evidence    counts, choices and how they were settled
+    """
+
+    layout: Layout
+    rules: Layout
+    plan: Plan
+    registered: str | None
+    evidence: list[str] = field(default_factory=list)
+
+
+def derive_map(
+    registration: Registration,
+    arch: VAEArchConfig,
+    flows: tuple[Flow, Flow],
+    measure: Callable[[Mapping[str, Tensor]], Flow],
+    *,
+    normalized: bool,
+    media: tuple[int, ...],
+    latent: tuple[int, ...],
+) -> Derived:
+    """The map of official weights onto `registration`'s model.
+
+    flows       native, official
+    measure     official weights -> the official flow with values, for choices that the graph leaves open
+
+    Raises KeyMismatchError that lists what has no partner, with what is nearest to it.
+    """
+    mine, theirs = flows
+    graphs = (Graph.of(mine), Graph.of(theirs))
+    found = settled(graphs, {})
+    if not found.same_graph:
+        raise _unmapped(found, theirs)
+    drops = tuple(Drop(key.replace(".", r"\."), UNREAD) for key in theirs.unused())
+    evidence = [f"{len(found.pairs)} weights or blocks paired by data flow, none by name"]
+    if drops:
+        evidence.append(f"dropped by name: {', '.join(theirs.unused())} ({UNREAD})")
+
+    def rules(chosen: Match) -> Layout:
+        return induce("official", pairs_of(chosen, mine.shapes, theirs.shapes), drops)
+
+    layout = rules(found)
+    if match(graphs, {}).open:
+        drawn = draw_by_flow(theirs, 0, {})
+        truth = measure(drawn)
+
+        def agreement(chosen: Match) -> tuple[int, int]:
+            vae = _filled(registration, arch, plan(rules(chosen), mine.shapes, theirs.shapes), drawn)
+            return _agreement(chosen, native_values(vae, media, latent, normalized=normalized), truth)
+
+        found, told = _settle(graphs, agreement)
+        evidence += told
+        layout = rules(found)
+    mapped = plan(layout, mine.shapes, theirs.shapes).require("the derived map", "report this: the derivation is wrong")
+    evidence += _proved(mapped, theirs)
+    known = next((one for one in registration.layouts if _same(plan(one, mine.shapes, theirs.shapes), mapped)), None)
+    if known is not None:
+        evidence.append(f"the registered layout `{known.name}` says the same for all {len(mapped.steps)} native weights")
+        # what reads no weight may still be in files
+        known = replace(known, drops=(*known.drops, *drops))
+    return Derived(known or layout, layout, mapped, known.name if known else None, evidence)
+
+
+def _settle(graphs: tuple[Graph, Graph], agreement: Callable[[Match], tuple[int, int]]) -> tuple[Match, list[str]]:
+    """Takes the candidate of each open class under which most results agree; says what was tried."""
+    chosen: dict[Any, Any] = {}
+    told = []
+    while (left := match(graphs, chosen)).open:
+        options = list(choices(graphs, chosen))
+        first = min(left.open, key=lambda c: graphs[0].uses[c[0][0]])
+        node, candidates = first[0][0], first[1]
+        scores = [agreement(option) for option in options]
+        best = max(range(len(scores)), key=lambda i: scores[i][0])
+        ties = [candidates[i][0] for i, score in enumerate(scores) if score[0] == scores[best][0] and i != best]
+        rows = ", ".join(f"{c[0]}: {a} of {n} results agree" for c, (a, n) in zip(candidates, scores, strict=True))
+        told.append(f"open by graph: {node[0]}{'' if node[1] is None else list(node[1])}; tried {rows}")
+        if ties:
+            told.append(f"{node[0]}: values cannot tell {candidates[best][0]} from {', '.join(ties)}; the first is taken")
+        chosen[node] = candidates[best]
+    return settled(graphs, chosen), told
+
+
+def _agreement(chosen: Match, mine: Flow, theirs: Flow) -> tuple[int, int]:
+    """How many results of paired operations have equal sums, and how many could be compared."""
+    pairs = {(chosen.graphs[0].uses[a], chosen.graphs[1].uses[b]) for a, b in chosen.pairs.items()}
+    agree = compared = 0
+    for number, other in pairs:
+        a, b = mine.uses[number].values, theirs.uses[other].values
+        if a and b and a[0] == b[0]:
+            compared += 1
+            scale = (a[0] * max(a[2], b[2])) ** 0.5
+            near = [abs(a[1] - b[1]) <= 1e-8 * scale, abs(a[2] - b[2]) <= 1e-8 * b[2], abs(a[3] - b[3]) <= 1e-8 * b[3]]
+            agree += all(near)
+    return agree, compared
+
+
+def _filled(registration: Registration, arch: VAEArchConfig, mapped: Plan, drawn: Mapping[str, Tensor]) -> VAE:
+    with torch.device("meta"):
+        vae = registration.model(arch)
+    vae.load_state_dict(dict(mapped.convert(drawn.__getitem__)), strict=True, assign=True)
+    return vae.eval().requires_grad_(False)
+
+
+def _proved(mapped: Plan, theirs: Flow) -> list[str]:
+    """Every source element once, every target filled, and back: the same bits. Raises KeyMismatchError otherwise."""
+    drawn = draw_by_flow(theirs, 1, {})
+    back = dict(mapped.write(dict(mapped.convert(drawn.__getitem__)).__getitem__))
+    wrong = [key for key, tensor in back.items() if not torch.equal(tensor, drawn[key]) or tensor.dtype != drawn[key].dtype]
+    lost = [key for key in drawn if key not in back and key not in mapped.dropped]
+    if wrong or lost:
+        raise KeyMismatchError("the map does not run backwards", found=", ".join([*wrong, *lost][:8]), fix="report this")
+    elements = sum(t.numel() for t in back.values())
+    return [
+        f"{len(mapped.steps)} native weights filled from {len(back)} official ones: {elements} elements, each used once",
+        "map, then inverse map: bit-equal, types kept",
+    ]
+
+
+def _same(one: Plan, other: Plan) -> bool:
+    return one.fits and {s.native: s.blocks for s in one.steps} == {s.native: s.blocks for s in other.steps}
+
+
+def _unmapped(found: Match, theirs: Flow) -> KeyMismatchError:
+    """Each official weight without a partner, with the nearest native one and why it was rejected."""
+    graphs = found.graphs
+    rows = []
+    for node in found.foreign[:12]:
+        label = graphs[1].labels[node]
+        near = [n for n in found.native if graphs[0].labels[n] == label]
+        kind, shape = label
+        if near:
+            other = near[0]
+            above = ", ".join(sorted(k for (k, _), _ in graphs[1].before[node])[:2])
+            mine = ", ".join(sorted(k for (k, _), _ in graphs[0].before[other])[:2])
+            rows.append(f"{node[0]} {kind} {list(shape)}: {other[0]} has its shape, but reads {mine}, not what pairs with {above}")  # type: ignore[call-overload]
+        else:
+            rows.append(f"{node[0]} {kind} {list(shape)}: no native weight of this kind and shape is left")  # type: ignore[call-overload]
+    return KeyMismatchError(
+        "weights cannot be mapped: the two sides are not the same graph",
+        expected=f"a partner for each of {len(theirs.shapes)} official weights",
+        found="\n    ".join([f"{len(found.foreign)} official and {len(found.native)} native ones without", *rows]),
+        fix="mend the native model where the first of them differs",
+    )
+
+
+def twin(
+    side: RemoteSide, registration: Registration, arch: VAEArchConfig, derived: Derived, flow: Flow, *, normalized: bool
+) -> Verdict:
+    """Gate S on weights drawn anew for both sides, on the case with a batch of two and every rule of length."""
+    model = registration.model
+    with torch.device("meta"):
+        contract = model(arch).contract
+    mapped = derived.plan
+    drawn = draw_by_flow(flow, 0, gains(mapped, clamped=contract.clamp is not None))
+    one = with_layout(registration, derived.layout)
+    with tempfile.TemporaryDirectory(prefix="vaeport-") as folder:
+        weights = Path(folder) / "drawn.safetensors"
+        save_file({key: tensor.contiguous() for key, tensor in drawn.items()}, weights)
+        native = NativeSide(
+            f"{registration.name}", lambda: model(arch), lambda path: load_as(one, arch, path), normalized=normalized
+        )
+        cases = cases_of(contract)[:1]
+        return Proof(side, native, (derived.layout,), weights=weights, dtypes=(), cases=cases).run()
+
+
+def with_layout(registration: Registration, layout: Layout) -> Registration:
+    """The registration with this layout beside its own."""
+    others = tuple(one for one in _layouts(registration) if one.name != layout.name)
+    return replace(registration, load_layouts=lambda: (*others, layout))
+
+
+def _layouts(registration: Registration) -> tuple[Layout, ...]:
+    try:
+        return registration.layouts
+    except Exception:  # a model that is being written has no map yet
+        return ()

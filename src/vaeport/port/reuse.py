@@ -1,0 +1,318 @@
+"""The reuse proof: is an official implementation one of the native models, with which arguments, or none of them?
+
+Three kinds of evidence, from cheap to dear: shapes of all weights (which model, which arguments), the graph of their
+flow with every attribute of an operation (strides, eps, groups), and the contract that a probe found. What they cannot
+see (padding, causality, order of chunks) gate S decides afterwards, on drawn weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+from typing import Any, Literal
+
+import torch
+
+from vaeport.configs import LatentContract, VAEArchConfig
+from vaeport.errors import ConfigError
+from vaeport.mapping.derive import Graph, Match, Node, settled
+from vaeport.mapping.flow import Flow
+from vaeport.port.flows import native_flow, shapes_of
+from vaeport.registry import ModelRegistry, Registration
+
+Verdict = Literal["reuse", "reuse_with_arguments", "port"]
+CLOSE, SURE = 0.5, 0.9
+"""Share of elements in weights of equal shape from which a candidate is looked at closely, or no others are made up."""
+MOST_CLOSE = 4
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Candidate:
+    """One native model with the arguments that come nearest."""
+
+    registration: Registration
+    arch: VAEArchConfig
+    variant: str | None
+    similarity: float
+    match: Match | None = None
+    flow: Flow | None = None
+    differences: list[str] = field(default_factory=list)
+    given: bool = False
+    """The official arguments are this model's published configuration."""
+
+    @property
+    def unmatched(self) -> int:
+        """Weights of either side without a partner."""
+        return len(self.match.native) + len(self.match.foreign) if self.match else 0
+
+    @property
+    def name(self) -> str:
+        """Native name and variant."""
+        return f"{self.registration.name} {self.variant or '(other arguments)'}"
+
+    @property
+    def fits(self) -> bool:
+        """The same graph, attributes and contract."""
+        return self.match is not None and self.match.same_graph and not self.differences
+
+
+@dataclass
+class ReuseProof:
+    """The verdict, the candidate it is about (the nearest relative for `port`), and what speaks for it."""
+
+    verdict: Verdict
+    nearest: Candidate | None
+    evidence: list[str]
+    differences: list[str]
+    ambiguous: list[str] = field(default_factory=list)
+    """Published configurations that differ in constants only, which the official code leaves to its caller."""
+
+
+def reuse_proof(
+    flow: Flow,
+    contract: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    registrations: tuple[Registration, ...] | None = None,
+    variant: str | None = None,
+) -> ReuseProof:
+    """Compares the flow and the probed contract of an official implementation with every native model.
+
+    arguments   of the official constructor: their values are tried as arguments of the native classes
+    variant     published configuration to choose where the official code cannot tell
+    """
+    known = registrations or ModelRegistry.registrations()
+    wanted = _shapes(flow.shapes)
+    candidates = [c for r in known for c in _published(r, wanted, arguments, variant)]
+    if max((c.similarity for c in candidates), default=0.0) < SURE:
+        candidates += [c for r in known for c in _searched(r, candidates, wanted, arguments)]
+    candidates.sort(key=lambda c: -c.similarity)
+    evidence = [f"{c.name}: {c.similarity:.1%} of the elements lie in weights of equal shape" for c in candidates[:6]]
+    close: list[Candidate] = []
+    for candidate in candidates:
+        if candidate.similarity < CLOSE or len(close) == MOST_CLOSE:
+            break
+        _look_closely(candidate, flow, contract)
+        close.append(candidate)
+        if candidate.fits:
+            return _reused(candidate, contract, evidence, chosen=variant is not None)
+    if not close:
+        nearest = candidates[0] if candidates else None
+        return ReuseProof("port", nearest, evidence, ["no native model has half of these weights"])
+    nearest = min(close, key=lambda c: (c.unmatched, len(c.differences)))
+    return ReuseProof("port", nearest, evidence, nearest.differences)
+
+
+def _reused(best: Candidate, contract: Mapping[str, Any], evidence: list[str], *, chosen: bool) -> ReuseProof:
+    assert best.match is not None
+    assert best.flow is not None
+    evidence = [
+        *evidence,
+        f"{best.name}: the same graph, {len(best.match.pairs)} weights or blocks of them paired by data flow",
+        f"{best.name}: strides, dilations, eps and groups of {len(best.flow.uses)} operations are equal",
+        f"{best.name}: the same latent contract, as far as a run can tell",
+    ]
+    proof = ReuseProof("reuse" if best.variant else "reuse_with_arguments", best, evidence, [])
+    if contract["normalization"]["where"] == "caller" and best.variant and not chosen and not best.given:
+        model = best.registration.model
+        mine = _but_statistics(model.contract_of(best.arch))
+        twins = [n for n, a in model.variants.items() if _but_statistics(model.contract_of(a)) == mine]
+        different = len({repr(model.variants[n]) for n in twins}) > 1
+        proof.ambiguous = twins if different else []
+    return proof
+
+
+def _but_statistics(contract: LatentContract) -> LatentContract:
+    return replace(contract, shift=0.0, scale=1.0)
+
+
+def _published(
+    registration: Registration, wanted: Counter[Shape], arguments: Mapping[str, Any], variant: str | None
+) -> Iterator[Candidate]:
+    """The official arguments read as a published configuration, if they are one; else the published ones."""
+    model = registration.model
+    given = _from_published(registration, arguments)
+    if given is not None:
+        name = next((n for n, arch in model.variants.items() if arch == given), None)
+        yield Candidate(registration, given, name, _similarity(registration, given, wanted), given=True)
+        return
+    for name, arch in model.variants.items():
+        if variant in (None, name):
+            yield Candidate(registration, arch, name, _similarity(registration, arch, wanted))
+
+
+def _from_published(registration: Registration, arguments: Mapping[str, Any]) -> VAEArchConfig | None:
+    """The arguments read as a published configuration, if they are one."""
+    arch_class = registration.model.arch_class
+    names = {f.name for f in fields(arch_class)} | set(arch_class.renames)
+    if 2 * len(names & arguments.keys()) < len(arguments) or not arguments:
+        return None
+    try:
+        return None if arch_class.misfit(arguments) else arch_class.from_published(arguments)
+    except ConfigError:
+        return None
+
+
+def _searched(
+    registration: Registration, published: list[Candidate], wanted: Counter[Shape], arguments: Mapping[str, Any]
+) -> Iterator[Candidate]:
+    """From the nearest published one, field after field takes the value among the official arguments that fits best."""
+    own = [c for c in published if c.registration is registration]
+    if not own or any(c.given for c in own):
+        return
+    start = max(own, key=lambda c: c.similarity)
+    arch, best = start.arch, start.similarity
+    pool = _pool(arguments)
+    for _ in range(3):
+        before = best
+        for name in (f.name for f in fields(arch) if f.name != "extra"):
+            held = getattr(arch, name)
+            for value in pool:
+                if type(value) is not type(held) or value == held or best == 1.0:
+                    continue
+                try:
+                    tried = arch.replace(**{name: value})
+                    score = _similarity(registration, tried, wanted)
+                except (ConfigError, RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError):
+                    continue
+                if score > best:
+                    arch, best = tried, score
+        if best == before or best == 1.0:
+            break
+    if arch != start.arch:
+        yield Candidate(registration, arch, None, best)
+
+
+def _pool(arguments: Any) -> list[Any]:
+    """Values of the official arguments, and products of a number and a list of numbers among them."""
+    values: list[Any] = []
+
+    def collect(value: Any) -> None:
+        if isinstance(value, Mapping):
+            for inner in value.values():
+                collect(inner)
+        elif isinstance(value, list | tuple):
+            values.append(tuple(value))
+            values.append(tuple(reversed(value)))
+        elif isinstance(value, bool | int):
+            values.append(value)
+            if not isinstance(value, bool):
+                values.extend((2 * value, value // 2))
+
+    collect(arguments)
+    numbers = [v for v in values if type(v) is int]
+    rows = [v for v in values if isinstance(v, tuple) and v and all(type(n) is int for n in v)]
+    values += [tuple(n * m for m in row) for n, row in product(numbers, rows)]
+    return list(dict.fromkeys(values))
+
+
+def _shapes(shapes: Mapping[str, Shape]) -> Counter[Shape]:
+    """Shapes without ones and in any order, so that neither units nor transposition matter."""
+    return Counter(tuple(sorted(n for n in shape if n != 1)) for shape in shapes.values())
+
+
+def _similarity(registration: Registration, arch: VAEArchConfig, wanted: Counter[Shape]) -> float:
+    with torch.device("meta"):
+        state = registration.model(arch).state_dict()
+    mine = _shapes({key: tuple(t.shape) for key, t in state.items()})
+    shared = sum(min(n, mine[shape]) * math.prod(shape) for shape, n in wanted.items())
+    largest = max(sum(n * math.prod(shape) for shape, n in one.items()) for one in (mine, wanted))
+    return shared / largest if mine != wanted else 1.0
+
+
+def _look_closely(candidate: Candidate, flow: Flow, contract: Mapping[str, Any]) -> None:
+    """Adds the match of the graphs, and all differences in attributes and contract."""
+    with torch.device("meta"):
+        vae = candidate.registration.model(candidate.arch)
+    candidate.arch, constants = with_statistics(candidate.arch, vae.contract, contract)
+    if constants:
+        candidate.variant = next((n for n, a in candidate.registration.model.variants.items() if a == candidate.arch), None)
+        with torch.device("meta"):
+            vae = candidate.registration.model(candidate.arch)
+    candidate.flow = native_flow(vae, *shapes_of(vae.contract))
+    candidate.match = match = settled((Graph.of(candidate.flow), Graph.of(flow)), {})
+    if not match.same_graph:
+        candidate.differences += _graph_differences(match, flow)
+    candidate.differences += _attribute_differences(match, candidate.flow, flow)
+    candidate.differences += contract_differences(vae.contract, contract)
+
+
+def with_statistics(
+    arch: VAEArchConfig, mine: LatentContract, contract: Mapping[str, Any]
+) -> tuple[VAEArchConfig, bool]:
+    """The arch config with the latent statistics that the official encode applies itself, and whether they are new."""
+    found = contract["normalization"]
+    if found["where"] != "inside" or _same_statistics(mine, found):
+        return arch, False
+    names = {f.name for f in fields(arch)}
+    shift, scale = found["shift"], found["scale"]
+    if isinstance(scale, list) and {"latents_mean", "latents_std"} <= names:
+        wide = shift if isinstance(shift, list) else [shift] * len(scale)
+        return arch.replace(latents_mean=tuple(wide), latents_std=tuple(1 / s for s in scale)), True
+    if not isinstance(scale, list) and {"scaling_factor", "shift_factor"} <= names:
+        return arch.replace(scaling_factor=scale, shift_factor=shift or None), True
+    return arch, False
+
+
+def _same_statistics(mine: LatentContract, found: Mapping[str, Any]) -> bool:
+    def wide(value: Any) -> list[float]:
+        return list(value) if isinstance(value, list | tuple) else [value] * mine.latent_channels
+
+    pairs = [*zip(wide(mine.shift), wide(found["shift"]), strict=True), *zip(wide(mine.scale), wide(found["scale"]), strict=True)]
+    return all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-6) for a, b in pairs)
+
+
+def contract_differences(mine: LatentContract, found: Mapping[str, Any]) -> list[str]:
+    """What the contract says otherwise than the probe; what the probe could not see is not compared."""
+    rules = [(a.name, a.multiple, a.offset) for a in mine.axes]
+    pairs: list[tuple[str, Any, Any]] = [
+        ("modality", mine.modality, found["modality"]),
+        ("channels", mine.channels, found["channels"]),
+        ("latent channels", mine.latent_channels, found["latent_channels"]),
+        ("compression (axis, multiple, offset)", rules, [(a["name"], a["multiple"], a["offset"]) for a in found["axes"]]),
+    ]
+    if found["posterior"].startswith("gaussian"):
+        pairs.append(("posterior", mine.posterior, found["posterior"]))
+    if found["moments_order"] != "unknown":
+        pairs.append(("moments", "mean first", found["moments_order"]))
+    clamp = found["decode"]["clamp"]
+    pairs.append(("decode clamp", None if mine.clamp is None else list(mine.clamp), clamp))
+    differences = [f"{name}: native {a}, official {b}" for name, a, b in pairs if a != b]
+    if found["normalization"]["where"] == "inside" and not _same_statistics(mine, found["normalization"]):
+        differences.append(f"normalisation: native ({mine.shift}, {mine.scale}), official {found['normalization']}")
+    return differences
+
+
+def _attribute_differences(match: Match, mine: Flow, theirs: Flow) -> list[str]:
+    """Attributes of matched operations that differ; padding is left to gate S, since it may be an operation of its own."""
+    differences = []
+    for native, foreign in match.pairs.items():
+        a, b = mine.uses[match.graphs[0].uses[native]], theirs.uses[match.graphs[1].uses[foreign]]
+        if native[0] != a.keys[0]:
+            continue
+        for name in ("stride", "dilation", "transposed", "groups", "eps"):
+            if name in a.attributes and name in b.attributes and _flat(a.attributes[name]) != _flat(b.attributes[name]):
+                differences.append(f"{name} of {foreign[0]} is {b.attributes[name]}, of {native[0]} {a.attributes[name]}")
+    return differences
+
+
+def _flat(value: Any) -> Any:
+    """One number for a list of equal ones, so that a flat convolution compares with one of more axes."""
+    return value[-1] if isinstance(value, list) and value else value
+
+
+def _graph_differences(match: Match, theirs: Flow) -> list[str]:
+    def told(nodes: list[Node], graph: Graph) -> str:
+        return ", ".join(f"{key} {list(graph.labels[key, part][1])}" for key, part in nodes[:6])  # type: ignore[call-overload]
+
+    rows = []
+    if match.foreign:
+        rows.append(f"{len(match.foreign)} official weights have no partner: {told(match.foreign, match.graphs[1])}, ...")
+    if match.native:
+        rows.append(f"{len(match.native)} native weights have no partner: {told(match.native, match.graphs[0])}, ...")
+    if unused := theirs.unused():
+        rows.append(f"{len(unused)} official weights are read by neither encode nor decode: {', '.join(unused[:6])}")
+    return rows
