@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from vaeport.mapping.flow import Flow, Operand, Part, Source, Use
 
@@ -54,7 +55,7 @@ class Graph:
                 # a bias that is added by an operation of its own has the blocks of its matrix
                 own = source.part is None and blocks.get(source.use) == blocks[number]
                 self._join(flow, blocks, Source(source.use, block, source.softmax) if own else source, nodes)
-        for one, other in zip(stages, stages[1:], strict=False):
+        for one, other in pairwise(stages):
             for above, below in zip(one, other, strict=True):
                 self._edges(above, below, False)
 
@@ -91,7 +92,12 @@ def _blocks(flow: Flow) -> dict[int | str, list[Part]]:
         divides = bool(parts) and [start for start, _ in parts] == ends[:-1] and ends[-1] == rows
         found[number] = list(parts) if divides and len({b - a for a, b in parts}) == 1 else [None]
         bias = flow.uses[readers[number][0]] if len(readers[number]) == 1 else None
-        if not parts and bias is not None and bias.operands[0].kind == "shift" and bias.operands[0].shape[:1] == (rows,):
+        if (
+            not parts
+            and bias is not None
+            and bias.operands[0].kind == "shift"
+            and bias.operands[0].shape[:1] == (rows,)
+        ):
             found[number] = found[readers[number][0]]
     return found
 
@@ -102,7 +108,7 @@ def _shape(operand: Operand, shapes: Mapping[str, tuple[int, ...]], key: str, pa
 
 
 def colours(graphs: tuple[Graph, Graph], fixed: Mapping[tuple[int, Node], int]) -> list[dict[Node, int]]:
-    """Colour refinement of two graphs together; `fixed` pairs of nodes (side, node) -> number have colours of their own."""
+    """Colour refinement of two graphs together; nodes in `fixed` ((side, node) -> number) have colours of their own."""
     sides: list[dict[Node, int]] = [
         {node: hash((label, fixed.get((side, node)))) for node, label in graph.labels.items()}
         for side, graph in enumerate(graphs)

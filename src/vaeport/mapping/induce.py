@@ -132,7 +132,11 @@ def _rule(native: str, foreign: tuple[str, ...], units: Units) -> Rule:
     end = 0
     while all(len(t) - end > start and t[-1 - end] == foreign[0][-1 - end] for t in foreign):
         end += 1
-    end = len(foreign[0]) - foreign[0].find(".", len(foreign[0]) - end) if "." in foreign[0][len(foreign[0]) - end :] else 0
+    end = (
+        len(foreign[0]) - foreign[0].find(".", len(foreign[0]) - end)
+        if "." in foreign[0][len(foreign[0]) - end :]
+        else 0
+    )
     parts = tuple(t[start : len(t) - end] for t in foreign)
     if any("{" in part for part in parts):
         start, end, parts = 0, 0, foreign
@@ -150,7 +154,9 @@ def _expression(native: Sequence[Sequence[int]], foreign: Sequence[int]) -> str 
         return str(foreign[0])
     width = len(native[0])
     varying = [i for i in range(width) if len({row[i] for row in native}) > 1]
-    solved = _solve([[Fraction(row[i]) for i in varying] + [Fraction(1)] for row in native], [Fraction(n) for n in foreign])
+    solved = _solve(
+        [[Fraction(row[i]) for i in varying] + [Fraction(1)] for row in native], [Fraction(n) for n in foreign]
+    )
     if solved is None or any(value.denominator != 1 for value in solved):
         return None
     terms = [(int(value), _NAMES[i]) for value, i in zip(solved, varying, strict=False) if value]
@@ -202,13 +208,15 @@ def source_of(layout: Layout, about: str) -> str:
         more += [] if rule.fuse is None else [f"fuse=Fuse({rule.fuse.parts!r})"]
         rows.append("        Rule(" + ", ".join([f'"{rule.native}"', f'"{rule.foreign}"', *more]) + "),")
     drops = [f"        Drop({drop.foreign!r}, {drop.reason!r})," for drop in layout.drops]
-    used = sorted({"Layout", "Rule"} | {n for n in ("Drop", "Fuse", "Units") if any(f"{n}(" in r for r in rows + drops)})
+    used = sorted(
+        {"Layout", "Rule"} | {n for n in ("Drop", "Fuse", "Units") if any(f"{n}(" in r for r in rows + drops)}
+    )
     prefixes = "" if layout.prefixes == ("",) else f"    prefixes={layout.prefixes!r},\n"
     tail = "    drops=(\n" + "\n".join(drops) + "\n    ),\n" if drops else ""
-    body = f'LAYOUT = Layout(\n    name="{layout.name}",\n{prefixes}    rules=(\n' + "\n".join(rows) + f"\n    ),\n{tail})"
-    return (
-        f'"""{about}"""\n\nfrom vaeport.mapping.rules import {", ".join(used)}\n\n{body}\n\nLAYOUTS = (LAYOUT,)\n'
+    body = (
+        f'LAYOUT = Layout(\n    name="{layout.name}",\n{prefixes}    rules=(\n' + "\n".join(rows) + f"\n    ),\n{tail})"
     )
+    return f'"""{about}"""\n\nfrom vaeport.mapping.rules import {", ".join(used)}\n\n{body}\n\nLAYOUTS = (LAYOUT,)\n'
 
 
 def _units_source(units: Units) -> str:

@@ -50,7 +50,7 @@ class Step:
 
     def write(self, native: Tensor) -> dict[str, Tensor]:
         """The stored tensors of a native one, for a key that shares none of them with another."""
-        return written({block: part for block, part in self.split(native)}, self)
+        return written(dict(self.split(native)), self)
 
     def split(self, native: Tensor) -> Iterator[tuple[Block, Tensor]]:
         """The stored blocks of a native tensor."""

@@ -21,9 +21,10 @@ _NORMS = {"native_group_norm", "native_layer_norm", "native_batch_norm", "_nativ
 _SCALES = {"mul", "mul_", "div", "div_"}
 _SHIFTS = {"add", "add_", "sub", "sub_", "rsub"}
 _SOFTMAX = {"_softmax", "_safe_softmax"}
-_FACTORIES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones"} | {
-    "new_empty", "new_full", "new_empty_strided", "bernoulli"
-}  # fmt: skip
+_FACTORIES = {
+    *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "bernoulli"),
+    *("new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided"),
+}
 _POINTWISE = {"clone", "_to_copy", "mul", "div", "mul_", "div_", "add", "sub", "silu", "silu_"}
 # copies, joins and arithmetic, which say nothing about what an operation before them did
 _SILENT = {"clone", "_to_copy", "copy_", "cat", "stack", "bmm", "mm", "index", "index_put_", "fill_", "zero_"} | (
@@ -262,7 +263,7 @@ def _read(kind: str, weight: _Weight, stored: tuple[int, ...], tensor: Tensor, a
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _held(tensor: Tensor) -> int:

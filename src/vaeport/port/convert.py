@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,7 +36,11 @@ class Conversion:
 
 @contextmanager
 def official_weights(
-    checkpoint: Path, layout: Layout, native: Mapping[str, tuple[int, ...]], prefix: str = "", drops: Sequence[Drop] = ()
+    checkpoint: Path,
+    layout: Layout,
+    native: Mapping[str, tuple[int, ...]],
+    prefix: str = "",
+    drops: Sequence[Drop] = (),
 ) -> Iterator[tuple[Checkpoint, Plan]]:
     """The checkpoint, and the plan that accounts for every key of it; KeyMismatchError lists what does not fit."""
     with open_checkpoint(checkpoint) as opened:
@@ -55,7 +58,10 @@ def official_weights(
                 found="; ".join(mapped.misshapen[:6]),
                 fix="give the arguments that belong to this checkpoint, or the checkpoint that belongs to them",
             )
-        mapped.require(checkpoint, 'give the prefix of the VAE\'s keys with --prefix, or name keys that are dropped: --drop "REGEX=REASON"')
+        mapped.require(
+            checkpoint,
+            'give the prefix of the VAE\'s keys with --prefix, or name keys that are dropped: --drop "REGEX=REASON"',
+        )
         yield opened, mapped
 
 
@@ -92,7 +98,6 @@ def convert(
         back = plan(target, native).require(folder, "mend the map")
         tensors = dict(back.write(dict(mapped.convert(opened.tensor)).__getitem__))
         metadata = {
-            "vaeport.version": importlib.metadata.version("vaeport"),
             "vaeport.source": checkpoint.name,
             "vaeport.source_keys_sha256": _keys_hash(opened),
             "vaeport.map_sha256": hashlib.sha256(source_of(mapped.layout, "map").encode()).hexdigest(),
@@ -107,8 +112,13 @@ def convert(
         # the class is found through config.json alone, as in production
         loaded = load(folder)
         if loaded.arch != arch:
-            raise ConfigError("config.json does not lead back to the same arguments", where=folder, expected=arch, found=loaded.arch)
-        evidence.append(f"the production loader takes the folder strictly as {type(loaded).__name__}, weights {loaded.weights_hash()[:16]}")
+            raise ConfigError(
+                "config.json does not lead back to the same arguments", where=folder, expected=arch, found=loaded.arch
+            )
+        evidence.append(
+            f"the production loader takes the folder strictly as {type(loaded).__name__}, "
+            f"weights {loaded.weights_hash()[:16]}"
+        )
     else:
         evidence.append("the class is not registered, so the folder is loaded by its import path")
     return Conversion(folder, files, target.name, dropped, strict, evidence)
@@ -139,7 +149,9 @@ def parse_drop(text: str) -> Drop:
     except re.error as error:
         raise ConfigError("not a regular expression", found=pattern, expected=str(error)) from error
     if not reason.strip():
-        raise ConfigError("a key is dropped by name and with a reason", expected='--drop "loss\\..*=training only"', found=text)
+        raise ConfigError(
+            "a key is dropped by name and with a reason", expected='--drop "loss\\..*=training only"', found=text
+        )
     return Drop(pattern, reason.strip())
 
 

@@ -95,7 +95,9 @@ def derive_map(
     evidence += _proved(mapped, theirs)
     known = next((one for one in registration.layouts if _same(plan(one, mine.shapes, theirs.shapes), mapped)), None)
     if known is not None:
-        evidence.append(f"the registered layout `{known.name}` says the same for all {len(mapped.steps)} native weights")
+        evidence.append(
+            f"the registered layout `{known.name}` says the same for all {len(mapped.steps)} native weights"
+        )
         # what reads no weight may still be in files
         known = replace(known, drops=(*known.drops, *drops))
     return Derived(known or layout, layout, mapped, known.name if known else None, evidence)
@@ -115,7 +117,9 @@ def _settle(graphs: tuple[Graph, Graph], agreement: Callable[[Match], tuple[int,
         rows = ", ".join(f"{c[0]}: {a} of {n} results agree" for c, (a, n) in zip(candidates, scores, strict=True))
         told.append(f"open by graph: {node[0]}{'' if node[1] is None else list(node[1])}; tried {rows}")
         if ties:
-            told.append(f"{node[0]}: values cannot tell {candidates[best][0]} from {', '.join(ties)}; the first is taken")
+            told.append(
+                f"{node[0]}: values cannot tell {candidates[best][0]} from {', '.join(ties)}; the first is taken"
+            )
         chosen[node] = candidates[best]
     return settled(graphs, chosen), told
 
@@ -145,13 +149,17 @@ def _proved(mapped: Plan, theirs: Flow) -> list[str]:
     """Every source element once, every target filled, and back: the same bits. Raises KeyMismatchError otherwise."""
     drawn = draw_by_flow(theirs, 1, {})
     back = dict(mapped.write(dict(mapped.convert(drawn.__getitem__)).__getitem__))
-    wrong = [key for key, tensor in back.items() if not torch.equal(tensor, drawn[key]) or tensor.dtype != drawn[key].dtype]
+    wrong = [
+        key for key, tensor in back.items() if not torch.equal(tensor, drawn[key]) or tensor.dtype != drawn[key].dtype
+    ]
     lost = [key for key in drawn if key not in back and key not in mapped.dropped]
     if wrong or lost:
-        raise KeyMismatchError("the map does not run backwards", found=", ".join([*wrong, *lost][:8]), fix="report this")
+        raise KeyMismatchError(
+            "the map does not run backwards", found=", ".join([*wrong, *lost][:8]), fix="report this"
+        )
     elements = sum(t.numel() for t in back.values())
     return [
-        f"{len(mapped.steps)} native weights filled from {len(back)} official ones: {elements} elements, each used once",
+        f"{len(mapped.steps)} native weights filled from {len(back)} official ones, each of {elements} elements used once",
         "map, then inverse map: bit-equal, types kept",
     ]
 
@@ -172,7 +180,10 @@ def _unmapped(found: Match, theirs: Flow) -> KeyMismatchError:
             other = near[0]
             above = ", ".join(sorted(k for (k, _), _ in graphs[1].before[node])[:2])
             mine = ", ".join(sorted(k for (k, _), _ in graphs[0].before[other])[:2])
-            rows.append(f"{node[0]} {kind} {list(shape)}: {other[0]} has its shape, but reads {mine}, not what pairs with {above}")  # type: ignore[call-overload]
+            rows.append(
+                f"{node[0]} {kind} {list(shape)}: {other[0]} has its shape, "  # type: ignore[call-overload]
+                f"but reads {mine}, not what pairs with {above}"
+            )
         else:
             rows.append(f"{node[0]} {kind} {list(shape)}: no native weight of this kind and shape is left")  # type: ignore[call-overload]
     return KeyMismatchError(

@@ -57,7 +57,7 @@ def native_flow(vae: VAE, media: Shape, latent: Shape) -> Flow:
 
 
 def foreign_values(side: ReferenceSide, media: Shape, latent: Shape, weights: str) -> dict[str, Any]:
-    """The flow with sums over every result, in float64, on drawn inputs and the weights of a safetensors file; as JSON."""
+    """The flow with sums over every result, in float64, on drawn inputs and weights from a file; as JSON."""
     caller = side.open()
     caller.module.load_state_dict(load_file(weights), strict=True)
     with _in_float64(caller.module):
@@ -78,7 +78,11 @@ def native_values(vae: VAE, media: Shape, latent: Shape, *, normalized: bool) ->
 
 
 def _measured(
-    module: nn.Module, encode: Callable[[Tensor], Outputs], decode: Callable[[Tensor], Tensor], media: Shape, latent: Shape
+    module: nn.Module,
+    encode: Callable[[Tensor], Outputs],
+    decode: Callable[[Tensor], Tensor],
+    media: Shape,
+    latent: Shape,
 ) -> Flow:
     x, z = draw_media("flow media", media, 0), draw_input("flow latent", latent, 0)
     calls = {"encoded": ("media", x, lambda t: list(encode(t).values())), "decoded": ("latent", z, decode)}
@@ -105,7 +109,7 @@ def shapes_of(contract: LatentContract) -> tuple[Shape, Shape]:
 
 
 def draw_by_flow(flow: Flow, seed: int, gains: Mapping[str, float]) -> dict[str, Tensor]:
-    """Weights by what is done with them, whatever they are called: matrices N / sqrt(fan in), gains 1 + 0.2 N, else 0.2 N.
+    """Weights by what is done with them, not by name: matrices N / sqrt(fan in), gains 1 + 0.2 N, all others 0.2 N.
 
     The length of weight norm is the smaller of the two weights of its operand. `gains` are factors by key.
     """
@@ -116,7 +120,9 @@ def draw_by_flow(flow: Flow, seed: int, gains: Mapping[str, float]) -> dict[str,
             for key in operand.keys:
                 kind = operand.kind if operand.shape or operand.kind in ("linear", "transposed") else "log"
                 kinds[key.partition("#")[0]] = "scale" if len(operand.keys) > 1 and key != largest else kind
-    return {key: _drawn(key, shape, kinds.get(key, "log"), seed) * gains.get(key, 1.0) for key, shape in flow.shapes.items()}
+    return {
+        key: _drawn(key, shape, kinds.get(key, "log"), seed) * gains.get(key, 1.0) for key, shape in flow.shapes.items()
+    }
 
 
 def _drawn(key: str, shape: Shape, kind: str, seed: int) -> Tensor:

@@ -82,9 +82,9 @@ class Parity:
         except ConfigError:
             found.append("native_class")
         place = _filled(self.reference).rpartition(":")[0]
-        if "$" in place or (place.endswith(".py") and not Path(place).is_file()):
-            found.append("official_import")
-        elif not place.endswith(".py") and self.reference_python is None and not _importable(place):
+        away = place.endswith(".py") and not Path(place).is_file()
+        unknown = not place.endswith(".py") and self.reference_python is None and not _importable(place)
+        if "$" in place or away or unknown:
             found.append("official_import")
         if self.weights is not None and not Path(_filled(self.weights)).exists():
             found.append("official_weights")

@@ -20,9 +20,7 @@ def posterior_of(caller: Caller, x: Tensor) -> dict[str, Any]:
     x   media [1, C, *axes] in float64
     """
     seen: dict[str, list[Tensor]] = {}
-    handles = [
-        child.register_forward_hook(_hook(name, seen)) for name, child in caller.module.named_modules() if name
-    ]
+    handles = [child.register_forward_hook(_hook(name, seen)) for name, child in caller.module.named_modules() if name]
     try:
         result, sampled = without_noise(lambda: caller.raw("encode", x))
     finally:
@@ -111,7 +109,10 @@ def _clamp(posterior: Any, moments: Tensor) -> list[float] | None:
     if isinstance(posterior, Tensor):
         return None
     try:
-        std = type(posterior)(torch.ones_like(moments) * 1000).std, type(posterior)(torch.ones_like(moments) * -1000).std
+        std = (
+            type(posterior)(torch.ones_like(moments) * 1000).std,
+            type(posterior)(torch.ones_like(moments) * -1000).std,
+        )
     except Exception:  # a foreign constructor
         return None
     high, low = (2 * torch.log(s.double().max()).item() for s in std)

@@ -62,7 +62,9 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
         **found,
         "decode": decoding,
         "reach": reach,
-        "chunks": {"encode": _lengths(flow, "media"), "decode": _lengths(flow, "latent")} if modality == "video" else {},
+        "chunks": {"encode": _lengths(flow, "media"), "decode": _lengths(flow, "latent")}
+        if modality == "video"
+        else {},
         "flags": _flags(caller.built),
         "unused_weights": flow.unused(),
         "calls_that_failed": failures,
@@ -74,8 +76,12 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
 def _first_call(caller: Caller, convention: Convention) -> tuple[str, int, tuple[int, ...], tuple[int, ...], list[str]]:
     """Modality, channels and sizes of the first call that succeeds, the latent's shape, and the calls that failed."""
     ranks = {t.dim() for t in caller.module.state_dict().values()}
-    order = [m for m, rank in (("video", 5), ("image", 4), ("audio", 3)) if rank in ranks] or ["image", "audio", "video"]
-    failures = []
+    order = [m for m, rank in (("video", 5), ("image", 4), ("audio", 3)) if rank in ranks] or [
+        "image",
+        "audio",
+        "video",
+    ]
+    failures: list[str] = []
     for modality in order:
         for channels in (2, 1, 3) if modality == "audio" else (3, 1, 4, 2, 6):
             for listed in (convention.listed, not convention.listed):
@@ -93,7 +99,7 @@ def _first_call(caller: Caller, convention: Convention) -> tuple[str, int, tuple
         "no call of encode and decode succeeds",
         where=type(caller.built).__name__,
         found="; ".join(failures[:6]),
-        fix='give further arguments of the methods with --call-args \'{"encode": {...}, "decode": {...}}\', or an --adapter',
+        fix='give further arguments of the methods with --call-args \'{"encode": {...}, "decode": {...}}\'',
     )
 
 
@@ -131,7 +137,7 @@ def _axis(caller: Caller, channels: int, sizes: tuple[int, ...], axis: int, name
     rule = f"{offset} + {multiple} k" if offset else f"{multiple} k"
     return {
         "name": name, "multiple": multiple, "offset": offset, "decoded_per_latent": steps[0], "rule": rule,
-        "rule_held": held, "legal": legal, "latents": latents(legal), "lengths": {str(n): said for n, said in odd.items()},
+        "rule_held": held, "legal": legal, "latents": latents(legal), "lengths": {str(n): s for n, s in odd.items()},
     }  # fmt: skip
 
 
@@ -148,7 +154,9 @@ def _decoding(caller: Caller, z: Tensor, flow: Flow) -> dict[str, Any]:
     return {"container": container, "clamp": clamp, "bounded_by": bounded, "deterministic": same}
 
 
-def _reach(caller: Caller, media: tuple[int, ...], latent: tuple[int, ...], axes: list[dict[str, Any]]) -> dict[str, Any]:
+def _reach(
+    caller: Caller, media: tuple[int, ...], latent: tuple[int, ...], axes: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Which outputs a middle input reaches, per axis: not-a-numbers spread exactly as far as data does."""
     found: dict[str, Any] = {}
     for half, shape in (("encode", media), ("decode", latent)):

@@ -229,7 +229,9 @@ def _look_closely(candidate: Candidate, flow: Flow, contract: Mapping[str, Any])
         vae = candidate.registration.model(candidate.arch)
     candidate.arch, constants = with_statistics(candidate.arch, vae.contract, contract)
     if constants:
-        candidate.variant = next((n for n, a in candidate.registration.model.variants.items() if a == candidate.arch), None)
+        candidate.variant = next(
+            (n for n, a in candidate.registration.model.variants.items() if a == candidate.arch), None
+        )
         with torch.device("meta"):
             vae = candidate.registration.model(candidate.arch)
     candidate.flow = native_flow(vae, *shapes_of(vae.contract))
@@ -261,7 +263,10 @@ def _same_statistics(mine: LatentContract, found: Mapping[str, Any]) -> bool:
     def wide(value: Any) -> list[float]:
         return list(value) if isinstance(value, list | tuple) else [value] * mine.latent_channels
 
-    pairs = [*zip(wide(mine.shift), wide(found["shift"]), strict=True), *zip(wide(mine.scale), wide(found["scale"]), strict=True)]
+    pairs = [
+        *zip(wide(mine.shift), wide(found["shift"]), strict=True),
+        *zip(wide(mine.scale), wide(found["scale"]), strict=True),
+    ]
     return all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-6) for a, b in pairs)
 
 
@@ -272,7 +277,11 @@ def contract_differences(mine: LatentContract, found: Mapping[str, Any]) -> list
         ("modality", mine.modality, found["modality"]),
         ("channels", mine.channels, found["channels"]),
         ("latent channels", mine.latent_channels, found["latent_channels"]),
-        ("compression (axis, multiple, offset)", rules, [(a["name"], a["multiple"], a["offset"]) for a in found["axes"]]),
+        (
+            "compression (axis, multiple, offset)",
+            rules,
+            [(a["name"], a["multiple"], a["offset"]) for a in found["axes"]],
+        ),
     ]
     if found["posterior"].startswith("gaussian"):
         pairs.append(("posterior", mine.posterior, found["posterior"]))
@@ -287,7 +296,7 @@ def contract_differences(mine: LatentContract, found: Mapping[str, Any]) -> list
 
 
 def _attribute_differences(match: Match, mine: Flow, theirs: Flow) -> list[str]:
-    """Attributes of matched operations that differ; padding is left to gate S, since it may be an operation of its own."""
+    """Attributes of matched operations that differ; padding, which may be an operation of its own, is gate S's."""
     differences = []
     for native, foreign in match.pairs.items():
         a, b = mine.uses[match.graphs[0].uses[native]], theirs.uses[match.graphs[1].uses[foreign]]
@@ -295,7 +304,9 @@ def _attribute_differences(match: Match, mine: Flow, theirs: Flow) -> list[str]:
             continue
         for name in ("stride", "dilation", "transposed", "groups", "eps"):
             if name in a.attributes and name in b.attributes and _flat(a.attributes[name]) != _flat(b.attributes[name]):
-                differences.append(f"{name} of {foreign[0]} is {b.attributes[name]}, of {native[0]} {a.attributes[name]}")
+                differences.append(
+                    f"{name} of {foreign[0]} is {b.attributes[name]}, of {native[0]} {a.attributes[name]}"
+                )
     return differences
 
 
@@ -310,7 +321,9 @@ def _graph_differences(match: Match, theirs: Flow) -> list[str]:
 
     rows = []
     if match.foreign:
-        rows.append(f"{len(match.foreign)} official weights have no partner: {told(match.foreign, match.graphs[1])}, ...")
+        rows.append(
+            f"{len(match.foreign)} official weights have no partner: {told(match.foreign, match.graphs[1])}, ..."
+        )
     if match.native:
         rows.append(f"{len(match.native)} native weights have no partner: {told(match.native, match.graphs[0])}, ...")
     if unused := theirs.unused():

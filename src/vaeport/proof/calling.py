@@ -72,10 +72,14 @@ def owner(built: Any) -> nn.Module:
     """The module that owns the weights: what was built, or the one module among its attributes."""
     if isinstance(built, nn.Module):
         return built
-    modules = [value for value in vars(built).values() if isinstance(value, nn.Module)] if hasattr(built, "__dict__") else []
+    modules = (
+        [value for value in vars(built).values() if isinstance(value, nn.Module)] if hasattr(built, "__dict__") else []
+    )
     if len(modules) != 1:
         found = f"{type(built).__name__} with {len(modules)} modules among its attributes"
-        raise ProofError("the reference is not a torch module", expected="a module, or an object that has one", found=found)
+        raise ProofError(
+            "the reference is not a torch module", expected="a module, or an object that has one", found=found
+        )
     return modules[0]
 
 
@@ -116,7 +120,9 @@ class Caller:
         result = self.raw("decode", z)
         sample = getattr(result, "sample", result[0] if isinstance(result, tuple) else result)
         if not isinstance(sample, Tensor):
-            raise ProofError("decode gave no tensor", expected="a tensor, or an object with .sample", found=type(result))
+            raise ProofError(
+                "decode gave no tensor", expected="a tensor, or an object with .sample", found=type(result)
+            )
         return sample
 
     def normalize(self, z: Tensor) -> Tensor | None:
@@ -176,7 +182,7 @@ def read(result: Any) -> Any:
 
 def _hints(cls: Any) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(cls.__init__ if isinstance(cls, type) else cls)
+        return typing.get_type_hints(vars(cls).get("__init__", cls) if isinstance(cls, type) else cls)
     except Exception:  # annotations of foreign code may name anything
         return {}
 
@@ -184,7 +190,9 @@ def _hints(cls: Any) -> dict[str, Any]:
 def _value(value: Any, hint: Any, weights: str | None) -> Any:
     if value == WEIGHTS:
         if weights is None:
-            raise ProofError("the constructor asks for the checkpoint", expected=f"a file for {WEIGHTS}", fix="--weights")
+            raise ProofError(
+                "the constructor asks for the checkpoint", expected=f"a file for {WEIGHTS}", fix="--weights"
+            )
         return weights
     if isinstance(value, str) and value.startswith("torch.") and hasattr(torch, value[6:]):
         return getattr(torch, value[6:])

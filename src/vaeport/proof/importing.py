@@ -2,8 +2,8 @@
 
 A file is imported without running the `__init__.py` of the packages around it, which often import a whole application.
 Modules that are missing are replaced by stubs, one after the other as the import asks for them; imports that the code
-itself guards with `try` stay failed. A stub may be imported and subclassed nowhere else than in code that is not used:
-calling one raises. `stubs` may name an object for an attribute: {"pytorch_lightning.LightningModule": "torch.nn:Module"}.
+itself guards with `try` stay failed. A stub may be imported, subclassed and used as a decorator; calling one raises.
+`stubs` may name an object that stands in: {"pytorch_lightning.LightningModule": "torch.nn:Module"}.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def import_object(path: str, stubs: Mapping[str, str] | None = None) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        known = [n for n, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__]
+        known = [
+            n for n, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__
+        ]
         raise ProofError(
             f"cannot import {path}",
             found=f"{place} has no `{name}`; its own classes: {', '.join(known) or 'none'}",
@@ -126,7 +128,7 @@ def _unimportable(file: Path, error: BaseException) -> ProofError:
     fix = (
         "it needs CUDA to be imported: run it on such a machine, or stub the module that asks (--stub NAME)"
         if cuda
-        else "run it in its own environment with --official-python, or replace what it asks for with --stub NAME=module:object"
+        else "run it in its own environment with --official-python, or give what it asks for: --stub NAME=module:object"
     )
     kind = "exits" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
     return ProofError("the official code does not import", where=place, found=kind, fix=fix)
@@ -145,7 +147,9 @@ class _Stub(type):
             return args[0]
         full = f"{cls.__module__}.{cls.__qualname__}"
         raise ProofError(
-            "the official code uses a module that is missing", where=full, fix=f"install it, or --stub {full}=module:object"
+            "the official code uses a module that is missing",
+            where=full,
+            fix=f"install it, or --stub {full}=module:object",
         )
 
 

@@ -66,6 +66,7 @@ def prove(
 
 
 def native_of(name: str) -> Registration:
+    """The model of a native name, or of an import path "package.module:Class" outside the library."""
     if ":" not in name:
         return ModelRegistry.find(name)
     model = checked(import_object(name))

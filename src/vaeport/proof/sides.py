@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vaeport.errors import ProofError
 from vaeport.proof.adapters import adapter
 from vaeport.proof.calling import Caller, Convention, build
 from vaeport.proof.importing import import_object, stubbed
-from vaeport.errors import ProofError
 from vaeport.proof.jobs import Capture, Job, Outputs, carry_out
 from vaeport.proof.precision import ClampTap
 from vaeport.vae import VAE
@@ -103,6 +103,7 @@ class ReferenceSide:
         """The implementation, built; on "meta" without memory, where its constructor bears that."""
         tools = adapter(self.adapter_file)
         cls = import_object(self.path, self.convention.stubs)
+
         def built() -> Any:
             if "build" in tools:
                 return tools["build"](cls, self.arguments)

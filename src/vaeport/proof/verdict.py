@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -64,20 +65,32 @@ class Verdict:
         data = {"format": FORMAT, "passed": bool(self), **asdict(self)}
         return json.loads(json.dumps(data, default=str), parse_constant=str)  # type: ignore[no-any-return]
 
-    def lines(self) -> list[str]:
-        """A table for people: the worst row of every output per gate, failures first."""
+    def to_text(self) -> str:
+        """The JSON text in which a verdict is kept; the same verdict always gives the same text."""
+        return json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n"
+
+    def sha256(self) -> str:
+        """The hash that names this verdict: of `to_text`, and so of the file that it is written to."""
+        return hashlib.sha256(self.to_text().encode()).hexdigest()
+
+    def worst(self) -> list[Row]:
+        """The worst row of every output per gate."""
         worst: dict[tuple[str, str], Row] = {}
         for row in self.rows:
             key = row.gate, row.output
             held = worst.get(key)
             if held is None or not row.figure / row.limit <= held.figure / held.limit:
                 worst[key] = row
+        return list(worst.values())
+
+    def lines(self) -> list[str]:
+        """A table for people: the worst row of every output per gate, failures first."""
         out = [f"{'PASS' if self else 'FAIL'}  {self.native.get('name')}  against  {self.reference.get('name')}"]
         out += [f"  {f.gate:<8} {f.name}: {f.where}\n           {f.says}" for f in self.failures[:20]]
         if len(self.failures) > 20:
             out.append(f"  and {len(self.failures) - 20} more failures")
         out.append(f"  {'gate':<16} {'output':<12} {'worst':>9} {'limit':>9}  where")
-        for row in worst.values():
+        for row in self.worst():
             where = f"{row.case}, {row.slice}"
             mark = "" if row.passed else "  <- fails"
             out.append(f"  {row.gate:<16} {row.output:<12} {row.figure:>9.2g} {row.limit:>9.2g}  {where}{mark}")

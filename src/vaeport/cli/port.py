@@ -1,0 +1,140 @@
+"""`vaeport port`: one official VAE -> native, converted, proved, handed over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vaeport.errors import InputError
+
+if TYPE_CHECKING:
+    from vaeport.port.state import PortState
+
+
+def command(
+    source: Annotated[
+        str | None, typer.Argument(help="Official code: folder/file.py:Class, a folder, or package.module:Class.")
+    ] = None,
+    family: Annotated[str | None, typer.Option(help="Model family, snake_case, e.g. wan.")] = None,
+    component: Annotated[str, typer.Option(help="Component, snake_case.")] = "vae",
+    args: Annotated[str, typer.Option(help="Constructor arguments: JSON, or a .json file.")] = "{}",
+    call_args: Annotated[
+        str, typer.Option(help='Further arguments of the methods as JSON: {"encode": {...}, "decode": {...}}.')
+    ] = "{}",
+    weights: Annotated[Path | None, typer.Option(help="Official checkpoint: file or folder.")] = None,
+    prefix: Annotated[str, typer.Option(help="What stands before the VAE's keys in it.")] = "",
+    drop: Annotated[list[str] | None, typer.Option(help='Keys that are left out: "REGEX=REASON". Repeatable.')] = None,
+    variant: Annotated[str | None, typer.Option(help="Published configuration, where the code cannot tell.")] = None,
+    native: Annotated[str | None, typer.Option(help="Native class outside the library: package.module:Class.")] = None,
+    official_python: Annotated[str | None, typer.Option(help="Interpreter that has the official code.")] = None,
+    stub: Annotated[
+        list[str] | None, typer.Option(help="What stands in for a missing name: module.Name=module:object. Repeatable.")
+    ] = None,
+    dtypes: Annotated[str, typer.Option(help="Types for gates P and D; empty: gate S alone.")] = "float32,bfloat16",
+    until: Annotated[
+        str, typer.Option(help="Last step: context, official, reuse, prototype, map, convert, parity, handoff.")
+    ] = "handoff",
+    into: Annotated[str | None, typer.Option(help="Folder of the port below the current one.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Print where the port stands; run nothing.")] = False,
+    check: Annotated[
+        Path | None, typer.Option(help="Check a packet (YAML, JSON, Markdown) or a model file (.py).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Port one official VAE: probe it, prove reuse, derive the weight map, convert, run the parity test, hand over."""
+    if check is not None:
+        _check(check, as_json)
+    if source is None and not status:
+        raise InputError(
+            "no official source",
+            expected="folder/file.py:Class or package.module:Class",
+            fix="vaeport port SOURCE --family NAME",
+        )
+    if family is None:
+        raise InputError("no family", expected="--family NAME in snake_case, e.g. --family wan")
+    from vaeport.cli.common import say
+    from vaeport.port.request import Request
+    from vaeport.port.store import PortStore
+
+    if status:
+        state = PortStore(Path(into or f"ports/{family}_{component}") / "port_state.json").load()
+        if state is None:
+            raise InputError(
+                "no such port",
+                where=into or f"ports/{family}_{component}",
+                fix="start it: vaeport port SOURCE --family ...",
+            )
+        _print(state, as_json)
+        return
+    assert source is not None
+    from vaeport.port.run import Port
+
+    request = Request(
+        source=source, family=family, component=component, arguments=_object(args, "--args"),
+        call_arguments=_object(call_args, "--call-args"), weights=weights and str(weights), prefix=prefix,
+        drops=tuple(drop or ()), variant=variant, native=native, python=official_python, stubs=_stubs(stub or []),
+        dtypes=tuple(filter(None, dtypes.split(","))), until=until, root=Path(), folder=into,
+    )  # fmt: skip
+    done, code = Port(request, say).run()
+    _print(done, as_json)
+    raise typer.Exit(code)
+
+
+def _check(path: Path, as_json: bool) -> None:
+    if path.suffix == ".py":
+        from vaeport.port.model_checks import check_model
+
+        findings = check_model(path)
+    else:
+        from vaeport.port.check import check_packet
+
+        findings = check_packet(path)
+    if as_json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2, default=str))
+    else:
+        print("\n".join(map(str, findings)) or f"{path}: no finding")
+    raise typer.Exit(1 if findings else 0)
+
+
+def _print(state: PortState, as_json: bool) -> None:
+    if as_json:
+        print(state.to_json())
+        return
+    from vaeport.port.contracts.steps import STEPS
+
+    print(f"{state.model_family} {state.component}: {state.reuse.verdict} {state.reuse.native}".rstrip())
+    for name in STEPS:
+        step = state.steps.of(name)
+        print(f"  {name:<10} {step.status:<12} {step.note}")
+    print(f"  parity     {state.parity.status:<12} {state.parity.result}")
+    for row in state.open_rows("escape_hatches"):
+        print(f"  {row.id}: {row.hatch.question}")
+
+
+def _object(text: str, option: str) -> dict[str, Any]:
+    where: object = option
+    if text.endswith(".json"):
+        where = Path(text)
+        try:
+            text = where.read_text()
+        except OSError as error:
+            raise InputError("the file cannot be read", where=where, found=error.strerror) from error
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{option} is not JSON", where=where, found=error, fix="write an object, or name a .json file"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{option} must be a JSON object", where=where, found=type(value).__name__)
+    return value
+
+
+def _stubs(given: list[str]) -> dict[str, str]:
+    for text in given:
+        if "=" not in text or ":" not in text:
+            raise InputError("--stub names what stands in", expected="module.Name=module:object", found=text)
+    return dict(text.split("=", 1) for text in given)

@@ -1,0 +1,175 @@
+"""Files around a port: the parity test, its run, the views, and where a native model is written."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from pprint import pformat
+from typing import Any
+
+from vaeport.configs import VAEArchConfig
+from vaeport.errors import ConfigError
+from vaeport.port.contracts.fields import unknown
+from vaeport.port.contracts.text import tidy
+from vaeport.port.request import Request
+from vaeport.port.state import PortState
+from vaeport.port.views.catalog import VIEWS
+from vaeport.port.views.port_status import PortStatus
+from vaeport.port.views.readme import readme
+from vaeport.registry import Registration
+
+SAYS = {
+    "context": "where everything lies",
+    "official": "importing, dumping keys, probing the contract by running it",
+    "reuse": "comparing with every native model",
+    "prototype": "instantiating the native side",
+    "map": "deriving the weight map from data flow, proving it on drawn weights",
+    "convert": "converting the checkpoint, loading it strictly",
+    "parity": "running the parity test",
+    "handoff": "writing the hand-over",
+}
+_TEST = '''"""Parity of the {family} {component} with its official implementation; written by `vaeport port`.
+
+    pytest {test} -v -s --no-skip
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vaeport.port.parity import Parity
+
+PARITY = Parity(
+{fields})
+
+
+def test_{family}_{component}_parity(parity: Callable[[Parity], None]) -> None:
+    parity(PARITY)
+'''
+
+
+def write_test(request: Request, state: PortState, arch: Mapping[str, Any], weight_map: str | None) -> None:
+    """Writes the parity test; it names no path of this machine."""
+    name = f"{request.family}_{request.component}".upper()
+    held: Any = state.contract["convention"]
+    place, _, cls = request.reference.rpartition(":")
+    if place.endswith(".py"):
+        place = request.portable(place, f"{name}_OFFICIAL")
+    fields: dict[str, Any] = {
+        "family": request.family,
+        "component": request.component,
+        "native": request.native or (state.target.name if arch else request.family),
+        "arch": dict(arch),
+        "reference": f"{place}:{cls}",
+        "reference_args": json.loads(json.dumps(dict(request.arguments), default=str)),
+        "convention": {key: value for key, value in held.items() if value},
+        "weights": request.portable(request.weights, f"{name}_WEIGHTS") if request.weights else None,
+        "prefix": request.prefix,
+        "converted": request.converted if request.weights else None,
+        "weight_map": f"{request.home}/{weight_map}" if weight_map else None,
+        "flow": f"{request.home}/official_flow.json",
+        "coverage_scope": "both",
+        "dtypes": tuple(request.dtypes),
+    }
+    rows = "".join(f"    {key}={_shown(value)},\n" for key, value in fields.items() if value not in (None, ""))
+    file = request.root / request.test
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(_TEST.format(family=request.family, component=request.component, test=request.test, fields=rows))
+
+
+def _shown(value: Any) -> str:
+    text = pformat(value, width=100, sort_dicts=False)
+    return text.replace("\n", "\n    ")
+
+
+def run_test(request: Request, env: Mapping[str, str]) -> dict[str, Any]:
+    """Runs the parity test as anybody would, with --no-skip; fields of the record's `parity`."""
+    report = request.path("parity.json")
+    report.unlink(missing_ok=True)
+    command = f"pytest {request.test} -v -s --no-skip"
+    options = ["-p", "no:cacheprovider", f"--rootdir={request.root}", "--parity-json", str(report.resolve())]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", request.test, "-v", "-s", "--no-skip", *options],
+        cwd=request.root,
+        env=dict(env),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    request.path("parity.log").write_text(tidy(done.stdout + done.stderr, 200_000) + "\n")
+    if not report.exists():
+        return {
+            "status": "blocked",
+            "missing": ["pytest"],
+            "command": command,
+            "result": tidy(done.stdout + done.stderr, 600),
+        }
+    (row,) = json.loads(report.read_text())
+    result = re.findall(r"=+ (.*(?:passed|failed|skipped|error).*) =+", done.stdout)
+    status: dict[str, Any] = {
+        "status": row["status"],
+        "missing": row["missing"],
+        "coverage_scope": row["coverage_scope"],
+        "command": command,
+        "result": tidy(result[-1] if result else row["status"], 300),
+    }
+    if row["status"] == "blocked" and not row["missing"]:
+        status["missing"] = ["see parity.log"]
+    if row.get("verdict"):
+        place = Path(row["verdict"])
+        status["verdict"] = f"{request.home}/{place.name}"
+        status["verdict_sha256"] = row["verdict_sha256"]
+    return status
+
+
+def target_of(registration: Registration, arch: VAEArchConfig, root: Path) -> dict[str, Any]:
+    """Where the native class is written."""
+    model = registration.model
+    file = Path(inspect.getfile(model))
+
+    def place(path: Path) -> str:
+        try:
+            return str(path.resolve().relative_to(root.resolve()))
+        except ValueError:
+            parts = path.parts
+            start = len(parts) - 1 - parts[::-1].index("vaeport") if "vaeport" in parts else len(parts) - 2
+            return "/".join(parts[start:])
+
+    weights = file.parent.parent / "weights" / file.name
+    return {
+        "name": registration.name,
+        "import_path": f"{model.__module__}:{model.__name__}",
+        "class_name": model.__name__,
+        "model": place(file),
+        "config": place(Path(inspect.getfile(type(arch)))),
+        "weight_map": place(weights)
+        if weights.exists()
+        else unknown("the map is derived; see weight_map.py of the port"),
+    }
+
+
+def write_views(request: Request, state: PortState) -> list[str]:
+    """Writes every view that the record is far enough for; returns the files."""
+    written = []
+
+    def write(path: str, text: str) -> None:
+        file = request.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        written.append(path)
+
+    for name, view in VIEWS.items():
+        if name in ("port_state", "escape_hatch"):
+            continue
+        try:
+            write(f"{request.home}/{name}.yaml", view.from_state(state).to_yaml())
+        except ConfigError:
+            continue  # the record says what is missing for it
+    write(state.status_file, PortStatus.from_state(state).to_markdown())
+    write(state.readme, readme(state))
+    return written
