@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+pytest_plugins = ["pytester"]
+if not entry_points(group="pytest11", name="vaeport"):  # on the path, not installed
+    pytest_plugins.append("vaeport.port.pytest_plugin")
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "vaeport" / "__init__.py"
 

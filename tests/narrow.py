@@ -1,27 +1,132 @@
-"""Narrow models with drawn weights, saved as Diffusers folders: what tests of files and of the command line run on."""
+"""The models at narrow widths with drawn weights: in memory, beside Diffusers', in folders, and in proofs.
+
+Strides and numbers of layers are the published ones, but for `KL4` and `OOBLECK8`.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import diffusers
+import torch
+from torch import Tensor
+
+from tests.layers.laws import difference, filled, normal
 from vaeport.configs import VAEArchConfig
-from vaeport.models.autoencoder_kl import AutoencoderKLArchConfig
-from vaeport.models.oobleck import OobleckArchConfig
-from vaeport.models.wan import WanArchConfig
+from vaeport.mapping import plan
+from vaeport.models.autoencoder_kl import AutoencoderKL, AutoencoderKLArchConfig
+from vaeport.models.oobleck import Oobleck, OobleckArchConfig
+from vaeport.models.wan import Wan, WanArchConfig
 from vaeport.proof.draw import draw_state
+from vaeport.proof.prove import Proof
+from vaeport.proof.sides import NativeSide, ReferenceSide, Side
 from vaeport.registry import ModelRegistry
+from vaeport.runtime.load import load
 from vaeport.vae import VAE
 
-KL = AutoencoderKLArchConfig(block_out_channels=(64, 64, 128), latent_channels=4, scaling_factor=0.3, shift_factor=0.1)
-WAN = WanArchConfig(base_dim=16, z_dim=4, latents_mean=(0.1, -0.2, 0.3, 0.0), latents_std=(1.5, 0.7, 2.0, 1.0))
-OOBLECK = OobleckArchConfig(
-    encoder_hidden_size=16,
-    decoder_input_channels=8,
-    decoder_channels=16,
-    downsampling_ratios=(2, 4),
-    channel_multiples=(1, 2),
+KL = AutoencoderKLArchConfig(block_out_channels=(16, 16, 32, 32), layers_per_block=2, norm_num_groups=8)
+KL4 = AutoencoderKLArchConfig(block_out_channels=(64, 64, 128), latent_channels=4, scaling_factor=0.3, shift_factor=0.1)
+"""4 pixels a latent, for what runs in files"""
+KL16 = KL.replace(
+    latent_channels=16, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159
 )
-ARCHS: dict[str, VAEArchConfig] = {"autoencoder_kl": KL, "wan": WAN, "oobleck": OOBLECK}
+WAN = WanArchConfig(base_dim=8, z_dim=4, latents_mean=(0.1, -0.2, 0.3, 0.0), latents_std=(1.5, 0.7, 2.0, 1.0))
+OOBLECK = OobleckArchConfig(
+    encoder_hidden_size=16, decoder_input_channels=8, decoder_channels=8, channel_multiples=(1, 1, 2, 2, 2)
+)
+OOBLECK8 = OOBLECK.replace(downsampling_ratios=(2, 4), channel_multiples=(1, 2))
+"""8 samples a latent, for what needs many latents"""
+
+MODELS: dict[str, tuple[type[VAE], VAEArchConfig]] = {
+    "kl": (AutoencoderKL, KL),
+    "kl16": (AutoencoderKL, KL16),
+    "wan": (Wan, WAN),
+    "oobleck": (Oobleck, OOBLECK),
+    "oobleck8": (Oobleck, OOBLECK8),
+}
+ARCHS: dict[str, VAEArchConfig] = {"autoencoder_kl": KL4, "wan": WAN, "oobleck": OOBLECK8}
+"""by native name"""
+MEDIA = {
+    "kl": (2, 3, 40, 24),
+    "kl16": (2, 3, 24, 40),
+    "wan": (2, 3, 9, 16, 24),
+    "oobleck": (2, 2, 6144),
+    "oobleck8": (2, 2, 96),
+}
+
+
+@cache
+def native(name: str) -> VAE:
+    """The model in float64. Shared by tests, so none may change it."""
+    model, arch = MODELS[name]
+    return filled(model(arch))
+
+
+def media(name: str, shape: tuple[int, ...] | None = None, seed: int = 0) -> Tensor:
+    """Input of the given shape, in -1..1."""
+    return normal(*(shape or MEDIA[name]), seed=seed).tanh()
+
+
+def latent(name: str, seed: int = 0) -> Tensor:
+    """A latent as `media` has."""
+    return normal(*native(name).contract.latent_shape(MEDIA[name]), seed=seed)
+
+
+def weight_map(model: type[VAE]) -> ModuleType:
+    """The map of a model: the file of the same name in `weights`."""
+    return importlib.import_module(model.__module__.replace("vaeport.models", "vaeport.weights"))
+
+
+def shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of its weights."""
+    return {key: tuple(value.shape) for key, value in module.state_dict().items()}
+
+
+def on_meta(model: type[VAE], arch: VAEArchConfig) -> VAE:
+    """A model of any width without weights."""
+    with torch.device("meta"):
+        return model(arch)
+
+
+def diffusers_class(arch: VAEArchConfig) -> Any:
+    """The class that a published config names."""
+    return getattr(diffusers, arch.class_names[0])
+
+
+def reference(arch: VAEArchConfig) -> Any:
+    """Diffusers' model of a published config, on the current device."""
+    return diffusers_class(arch).from_config(arch.to_published()).eval().requires_grad_(False)
+
+
+@cache
+def both(name: str, dtype: torch.dtype) -> tuple[VAE, Any]:
+    """The native model and Diffusers', with the same drawn weights, converted by the map."""
+    model, arch = MODELS[name]
+    theirs, ours = reference(arch), model(arch)
+    theirs.load_state_dict(draw_state(shapes(theirs), seed=1))
+    theirs = theirs.to(dtype)
+    state = theirs.state_dict()
+    layout = weight_map(model).DIFFUSERS
+    found = plan(layout, shapes(ours), shapes(theirs)).require(name, "fix the map")
+    ours.load_state_dict(dict(found.convert(lambda key: state[key])), strict=True)
+    return ours.to(dtype).requires_grad_(False), theirs
+
+
+def relative_errors(ours: VAE, theirs: Any, x: Tensor, z: Tensor) -> list[float]:
+    """rms differences from Diffusers' moments of x and sample of z, each over the rms of Diffusers' own."""
+    errors = []
+    for found, expected in (
+        (ours.encode(x).latent_dist.parameters, theirs.encode(x).latent_dist.parameters),
+        (ours.decode(z).sample, theirs.decode(z).sample),
+    ):
+        assert found.dtype == expected.dtype == x.dtype
+        errors.append(difference(found.double(), expected.double()) / float(expected.double().square().mean().sqrt()))
+    return errors
 
 
 def drawn(name: str, seed: int = 0) -> VAE:
@@ -37,3 +142,27 @@ def saved(name: str, folder: Path, seed: int = 0) -> Path:
     """`drawn` as a Diffusers folder."""
     drawn(name, seed).save(folder)
     return folder
+
+
+Fault = Callable[[VAE], Any]
+
+
+def native_side(name: str, fault: Fault | None = None) -> NativeSide:
+    """The native model of a narrow config; `fault` changes the loaded VAE in place."""
+    arch = ARCHS[name]
+    model = ModelRegistry.find(name).model
+
+    def opened(path: Path) -> VAE:
+        vae = load(path)
+        if fault is not None:
+            fault(vae)
+        return vae
+
+    return NativeSide(name, lambda: model(arch), opened)
+
+
+def proof(name: str, fault: Fault | None = None, *, reference: Side | None = None, **options: Any) -> Proof:
+    """A proof of a narrow model against Diffusers; gate S alone unless dtypes are named."""
+    published = ARCHS[name].to_published()
+    side = reference or ReferenceSide(f"diffusers:{published['_class_name']}", published)
+    return Proof(side, native_side(name, fault), ModelRegistry.find(name).layouts, **{"dtypes": (), **options})

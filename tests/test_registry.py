@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import vaeport
-from tests.models.narrow import KL
+from tests.narrow import KL
 from tests.runtime.made import component
 from vaeport.configs import AudioVAEConfig, ImageVAEConfig, VideoVAEConfig
 from vaeport.discovery import read_model_file

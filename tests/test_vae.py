@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.narrow import KL, WAN, latent, media, native
+from tests.narrow import KL, WAN, latent, media, native
 from vaeport.configs import ImageVAEConfig, VideoVAEConfig
 from vaeport.errors import InputError
 from vaeport.models.autoencoder_kl import AutoencoderKL

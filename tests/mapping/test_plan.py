@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.layers.laws import normal
-from tests.models.narrow import KL, MODELS, OOBLECK8, on_meta, shapes, weight_map
+from tests.narrow import KL, MODELS, OOBLECK8, on_meta, shapes, weight_map
 from vaeport.errors import KeyMismatchError
 from vaeport.mapping import Layout, Plan, plan
 from vaeport.mapping.plan import Step

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.layers.laws import assert_needs, filled, normal
-from tests.models.narrow import KL, both, latent, media, on_meta, relative_errors
+from tests.narrow import KL, both, latent, media, on_meta, relative_errors
 from vaeport.errors import ConfigError
 from vaeport.layers import HEIGHT, WIDTH, SelfAttention
 from vaeport.models.autoencoder_kl import (

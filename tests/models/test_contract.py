@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.layers.laws import STREAMED, difference, normal
-from tests.models.narrow import MEDIA, MODELS, both, latent, media, native, on_meta
+from tests.narrow import MEDIA, MODELS, both, latent, media, native, on_meta
 from vaeport.errors import InputError
 from vaeport.models.autoencoder_kl import AutoencoderKL
 from vaeport.models.oobleck import Oobleck

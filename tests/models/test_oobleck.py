@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.layers.laws import assert_needs, normal
-from tests.models.narrow import OOBLECK8, both, latent, media, native, on_meta, relative_errors
+from tests.narrow import OOBLECK8, both, latent, media, native, on_meta, relative_errors
 from vaeport.errors import ConfigError
 from vaeport.layers import SAMPLES
 from vaeport.models.oobleck import EntryClass, Oobleck, OobleckArchConfig

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.layers.laws import STREAMED, Cutting, assert_streams, cuttings, difference, kept_alive, normal, singles
-from tests.models.narrow import latent, media, native
+from tests.narrow import latent, media, native
 from vaeport.errors import InputError
 from vaeport.layers import HEIGHT, SAMPLES, TIME, WIDTH
 from vaeport.vae import VAE

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.layers.laws import STREAMED, assert_needs, difference, filled, normal
-from tests.models.narrow import WAN, both, latent, media, native, on_meta, relative_errors
+from tests.narrow import WAN, both, latent, media, native, on_meta, relative_errors
 from vaeport.errors import ConfigError
 from vaeport.layers import HEIGHT, TIME, SelfAttention
 from vaeport.models.wan import EntryClass, Wan, WanArchConfig

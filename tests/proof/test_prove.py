@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.narrow import KL
-from tests.proof.narrow import NARROW, proof
+from tests.narrow import ARCHS, KL4, proof
 from vaeport.layers import ChannelRMSNorm, Conv, GroupNorm, LatentNormalizer
 from vaeport.models.autoencoder_kl import AutoencoderKL
 from vaeport.proof.cases import Case, cases_of
@@ -26,14 +25,14 @@ from vaeport.vae import VAE
 def captured(tmp_path_factory: pytest.TempPathFactory) -> RemoteSide:
     """Diffusers' narrow AutoencoderKL, run once in another process; later runs read its captures."""
     folder = tmp_path_factory.mktemp("captures")
-    return RemoteSide("diffusers:AutoencoderKL", KL.to_published(), python=sys.executable, folder=folder)
+    return RemoteSide("diffusers:AutoencoderKL", KL4.to_published(), python=sys.executable, folder=folder)
 
 
 def names(verdict: Verdict) -> set[str]:
     return {f.name for f in verdict.failures}
 
 
-@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize("name", ARCHS)
 def test_right_ports_pass_all_gates(name: str) -> None:
     verdict = proof(name, dtypes=("float32", "bfloat16"), repeats=3).run()
     assert verdict, "\n".join(verdict.lines())
@@ -51,7 +50,7 @@ def test_the_reference_runs_in_another_environment(captured: RemoteSide) -> None
 
 def group_norms() -> list[str]:
     with torch.device("meta"):
-        vae = AutoencoderKL(KL)
+        vae = AutoencoderKL(KL4)
     return [name for name, module in vae.named_modules() if isinstance(module, GroupNorm)]
 
 
@@ -131,13 +130,13 @@ class TestVacuousProofs:
     """What must never pass, whatever the numbers say."""
 
     def test_the_reference_is_our_own_class(self) -> None:
-        own = ReferenceSide("vaeport.models.autoencoder_kl:AutoencoderKL", {"arch": KL})
+        own = ReferenceSide("vaeport.models.autoencoder_kl:AutoencoderKL", {"arch": KL4})
         verdict = proof("autoencoder_kl", reference=own).run()
         assert not verdict
         assert names(verdict) == {"self-comparison"}
 
     def test_a_skipped_case(self) -> None:
-        cases = list(cases_of(AutoencoderKL.contract_of(KL)))
+        cases = list(cases_of(AutoencoderKL.contract_of(KL4)))
         cases[1] = Case(cases[1].name, cases[1].media, cases[1].latent, skip="needs a GPU")
         verdict = proof("autoencoder_kl", cases=cases).run()
         assert names(verdict) == {"skipped"}
@@ -167,7 +166,7 @@ class TestVacuousProofs:
     def test_bad_references(self, body: str, name: str, tmp_path: Path) -> None:
         file = tmp_path / "adapter.py"
         file.write_text(body)
-        side = ReferenceSide("diffusers:AutoencoderKL", KL.to_published(), str(file))
+        side = ReferenceSide("diffusers:AutoencoderKL", KL4.to_published(), str(file))
         verdict = proof("autoencoder_kl", reference=side).run()
         assert not verdict
         assert name in names(verdict)

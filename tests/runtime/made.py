@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.layers.laws import difference
-from tests.models.narrow import MODELS, both, diffusers_class, media, reference, shapes, weight_map
+from tests.narrow import MODELS, both, diffusers_class, media, reference, shapes, weight_map
 from tests.weights.laws import official_shapes
 from vaeport.mapping import Layout, plan
 from vaeport.proof.precision import Float64Mode

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vaeport
-from tests.models.narrow import MODELS, weight_map
+from tests.narrow import MODELS, weight_map
 from tests.runtime.made import (
     NAMES,
     another,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import vaeport
-from tests.models.narrow import MODELS
+from tests.narrow import MODELS
 from tests.runtime.made import NAMES, assert_same, beside, component, listing, official_state, their_class, their_state
 from vaeport.errors import ConfigError, InputError, UnknownModelError
 from vaeport.models.autoencoder_kl import AutoencoderKL

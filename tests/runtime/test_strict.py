@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vaeport
-from tests.models.narrow import MODELS
+from tests.narrow import MODELS
 from tests.runtime.made import NAMES, beside, component, official_state, their_state, write_config
 from vaeport.errors import ConfigError, CorruptFileError, KeyMismatchError, UnknownModelError, VaeportError
 from vaeport.weights.autoencoder_kl import LDM

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.golden.load import load_golden
-from tests.models.narrow import on_meta, reference, shapes
+from tests.narrow import on_meta, reference, shapes
 from vaeport.configs import VAEArchConfig
 from vaeport.mapping import Layout, Plan, plan
 from vaeport.vae import VAE

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.models.narrow import KL
+from tests.narrow import KL
 from tests.weights.laws import assert_bijective, diffusers_shapes, official_shapes, planned
 from vaeport.mapping import Layout
 from vaeport.models.autoencoder_kl import AutoencoderKL, AutoencoderKLArchConfig

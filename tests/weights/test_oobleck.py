@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models.narrow import OOBLECK, OOBLECK8
+from tests.narrow import OOBLECK, OOBLECK8
 from tests.weights.laws import assert_bijective, diffusers_shapes, official_shapes, planned
 from vaeport.mapping import Layout
 from vaeport.models.oobleck import Oobleck, OobleckArchConfig

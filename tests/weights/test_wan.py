@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models.narrow import WAN
+from tests.narrow import WAN
 from tests.weights.laws import assert_bijective, diffusers_shapes, official_shapes, planned
 from vaeport.mapping import Layout
 from vaeport.models.wan import Wan, WanArchConfig

@@ -115,14 +115,36 @@ def colours(graphs: tuple[Graph, Graph], fixed: Mapping[tuple[int, Node], int]) 
     ]
     count = -1
     while count != (count := len({c for side in sides for c in side.values()})):
-        sides = [
-            {
-                node: hash((colour, _around(graph.before[node], side), _around(graph.after[node], side)))
-                for node, colour in side.items()
-            }
-            for graph, side in zip(graphs, sides, strict=True)
-        ]
+        sides = _refined(graphs, sides)
     return sides
+
+
+def _refined(graphs: tuple[Graph, Graph], sides: list[dict[Node, int]]) -> list[dict[Node, int]]:
+    return [
+        {
+            node: hash((colour, _around(graph.before[node], side), _around(graph.after[node], side)))
+            for node, colour in side.items()
+        }
+        for graph, side in zip(graphs, sides, strict=True)
+    ]
+
+
+def origins(graphs: tuple[Graph, Graph]) -> tuple[list[Node], list[Node]]:
+    """Where two graphs differ first: nodes whose nearest surroundings the other side does not have as often.
+
+    A difference spreads through all colours in the end; the nodes that lose their partners first lie around it.
+    """
+    sides = [{node: hash(label) for node, label in graph.labels.items()} for graph in graphs]
+    count = -1
+    while True:
+        numbers = [Counter(side.values()) for side in sides]
+        odd = tuple(
+            [n for n, colour in side.items() if n in graph.operands and numbers[0][colour] != numbers[1][colour]]
+            for graph, side in zip(graphs, sides, strict=True)
+        )
+        if odd[0] or odd[1] or count == (count := len(numbers[0] + numbers[1])):
+            return odd[0], odd[1]
+        sides = _refined(graphs, sides)
 
 
 def _around(edges: set[tuple[Node, bool]], side: Mapping[Node, int]) -> tuple[tuple[tuple[int, bool], int], ...]:

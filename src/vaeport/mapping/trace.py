@@ -239,6 +239,10 @@ class Tracer(TorchDispatchMode):
             kind = "scale" if name in _SCALES else "shift"
         if not weight.viewed:
             return Operand(kind, weight.keys, ())
+        if name in ("bmm", "baddbmm") and (tensor.shape[0] == 1 or tensor.stride(0) == 0):
+            # one matrix for the whole batch
+            index = None if weight.index is None else weight.index[0]
+            weight, tensor, args = _Weight(weight.keys, index), tensor[0], [t[0] if t is tensor else t for t in args]
         # a product reads its second factor with input channels first
         across = kind == "linear" and name in _PRODUCTS and tensor is not args[-2]
         return _read(kind, weight, self.flow.shapes[weight.keys[0]], tensor, across)

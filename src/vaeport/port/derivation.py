@@ -15,7 +15,7 @@ from torch import Tensor
 from vaeport.configs import VAEArchConfig
 from vaeport.errors import KeyMismatchError
 from vaeport.mapping import Drop, Layout, Plan, plan
-from vaeport.mapping.derive import Graph, Match, choices, match, settled
+from vaeport.mapping.derive import Graph, Match, Node, choices, match, settled
 from vaeport.mapping.flow import Flow
 from vaeport.mapping.induce import induce, pairs_of
 from vaeport.port.flows import draw_by_flow, native_values
@@ -93,7 +93,13 @@ def derive_map(
         layout = rules(found)
     mapped = plan(layout, mine.shapes, theirs.shapes).require("the derived map", "report this: the derivation is wrong")
     evidence += _proved(mapped, theirs)
-    known = next((one for one in registration.layouts if _same(plan(one, mine.shapes, theirs.shapes), mapped)), None)
+    fitting = [(one, plan(one, mine.shapes, theirs.shapes)) for one in _layouts(registration)]
+    known = next((one for one, other in fitting if _same(other, mapped)), None)
+    evidence += [
+        f"layout `{one.name}` has the same keys in another order: {_other_blocks(other, mapped)}; its files are not this class's"
+        for one, other in fitting
+        if other.fits and known is None
+    ]
     if known is not None:
         evidence.append(
             f"the registered layout `{known.name}` says the same for all {len(mapped.steps)} native weights"
@@ -113,15 +119,18 @@ def _settle(graphs: tuple[Graph, Graph], agreement: Callable[[Match], tuple[int,
         node, candidates = first[0][0], first[1]
         scores = [agreement(option) for option in options]
         best = max(range(len(scores)), key=lambda i: scores[i][0])
-        ties = [candidates[i][0] for i, score in enumerate(scores) if score[0] == scores[best][0] and i != best]
-        rows = ", ".join(f"{c[0]}: {a} of {n} results agree" for c, (a, n) in zip(candidates, scores, strict=True))
-        told.append(f"open by graph: {node[0]}{'' if node[1] is None else list(node[1])}; tried {rows}")
+        ties = [_told(candidates[i]) for i, score in enumerate(scores) if score[0] == scores[best][0] and i != best]
+        rows = ", ".join(f"{_told(c)}: {a} of {n} results agree" for c, (a, n) in zip(candidates, scores, strict=True))
+        told.append(f"open by graph: {_told(node)}; tried {rows}")
         if ties:
-            told.append(
-                f"{node[0]}: values cannot tell {candidates[best][0]} from {', '.join(ties)}; the first is taken"
-            )
+            what = f"values cannot tell {_told(candidates[best])} from {', '.join(ties)}; the first is taken"
+            told.append(f"{_told(node)}: {what}")
         chosen[node] = candidates[best]
     return settled(graphs, chosen), told
+
+
+def _told(node: Node) -> str:
+    return node[0] if node[1] is None else f"{node[0]}[{node[1][0]}:{node[1][1]}]"
 
 
 def _agreement(chosen: Match, mine: Flow, theirs: Flow) -> tuple[int, int]:
@@ -166,6 +175,11 @@ def _proved(mapped: Plan, theirs: Flow) -> list[str]:
 
 def _same(one: Plan, other: Plan) -> bool:
     return one.fits and {s.native: s.blocks for s in one.steps} == {s.native: s.blocks for s in other.steps}
+
+
+def _other_blocks(one: Plan, other: Plan) -> str:
+    blocks = {s.native: s.blocks for s in other.steps}
+    return ", ".join([s.native for s in one.steps if s.blocks != blocks[s.native]][:4])
 
 
 def _unmapped(found: Match, theirs: Flow) -> KeyMismatchError:

@@ -7,15 +7,15 @@ A parity test ends in one of four ways, which a run tells apart:
     non_skip_pass   every gate passed on all that the coverage scope declares; `-s` shows the table
     blocked         the proof could not be carried out; the failure says why
 
-`-p no:vaeport` switches the plugin off. Where vaeport is on the path without being installed, `plugin_arguments` loads it.
+`-p no:vaeport` switches the plugin off; `plugin_arguments` loads it where vaeport is on the path but not installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -48,10 +48,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Outcomes are gathered where the run is controlled, not in the workers of pytest-xdist."""
     file: Path | None = config.getoption("--parity-json")
-    if file is not None and file.is_dir():
-        raise pytest.UsageError(f"--parity-json: {file} is a folder; expected the name of a file")
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Results(file), "vaeport-results")
+    if hasattr(config, "workerinput"):
+        return
+    if file is not None:
+        file = config.invocation_params.dir / file
+        if file.is_dir():
+            raise pytest.UsageError(f"--parity-json: {file} is a folder; give the name of a file")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise pytest.UsageError(f"--parity-json: the folder of {file} cannot be made: {error}") from error
+    config.pluginmanager.register(Results(file), "vaeport-results")
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ def parity(request: pytest.FixtureRequest) -> Callable[[Parity], None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fails skips under --no-skip, and a parity test that compared nothing; the last report takes the outcomes along."""
+    """Fails skips under --no-skip and tests that compared nothing; the last report takes the outcomes along."""
     report = yield
     outcomes = item.stash.get(OUTCOMES, None)
     if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skip"):
@@ -84,7 +91,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     elif report.when == "call" and report.passed and outcomes == []:
         _fail(report, item, "the test asks for the fixture `parity` and never calls it: nothing was compared")
     if report.when == "teardown" and outcomes:
-        report.__dict__["parity"] = [outcome.to_json() for outcome in outcomes]
+        with_verdict = item.config.getoption("--parity-json") is not None
+        report.__dict__["parity"] = [outcome.to_json(with_verdict) for outcome in outcomes]
     return report
 
 
@@ -95,21 +103,22 @@ def pytest_make_collect_report(
     """Under --no-skip a module that skips itself is an error; the other modules run all the same."""
     report = yield
     if report.skipped and collector.config.getoption("--no-skip"):
-        _fail(report, collector, f"--no-skip: {_reason(report)}")
+        # text, by which xdist sees that its workers tell the same
+        report.outcome, report.longrepr = "failed", f"--no-skip: {_reason(report)}"
         collector.config.option.continue_on_collection_errors = True
     return report
 
 
-def _fail(report: pytest.TestReport | pytest.CollectReport, node: pytest.Item | pytest.Collector, says: str) -> None:
+def _fail(report: pytest.TestReport, item: pytest.Item, says: str) -> None:
     """Turns a report into that of a failure, as if the test had failed with these words."""
     try:
         pytest.fail(says, pytrace=False)
     except pytest.fail.Exception:
-        report.longrepr = node._repr_failure_py(pytest.ExceptionInfo.from_current(), "value")
+        report.longrepr = item.repr_failure(pytest.ExceptionInfo.from_current())
     report.outcome = "failed"
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     """Why something was skipped."""
-    place = report.longrepr
-    return str(place[2] if isinstance(place, tuple) else place).removeprefix("Skipped: ")
+    told = report.longrepr
+    return str(told[2] if isinstance(told, tuple) else told).removeprefix("Skipped: ")

@@ -18,7 +18,7 @@ import torch
 
 from vaeport.configs import LatentContract, VAEArchConfig
 from vaeport.errors import ConfigError
-from vaeport.mapping.derive import Graph, Match, Node, settled
+from vaeport.mapping.derive import Graph, Match, Node, origins, settled
 from vaeport.mapping.flow import Flow
 from vaeport.port.flows import native_flow, shapes_of
 from vaeport.registry import ModelRegistry, Registration
@@ -316,16 +316,26 @@ def _flat(value: Any) -> Any:
 
 
 def _graph_differences(match: Match, theirs: Flow) -> list[str]:
-    def told(nodes: list[Node], graph: Graph) -> str:
-        return ", ".join(f"{key} {list(graph.labels[key, part][1])}" for key, part in nodes[:6])  # type: ignore[call-overload]
+    """Where the graphs differ first, and weights that no operation reads."""
 
+    def told(nodes: list[Node], side: int) -> str:
+        graph = match.graphs[side]
+        rows = []
+        for node in sorted(nodes, key=lambda n: graph.uses[n])[:6]:
+            label: Any = graph.labels[node]
+            above = ", ".join(sorted(key for (key, _), _ in graph.before[node])[:3])
+            rows.append(f"{node[0]} ({label[0]} {list(label[1])}, reads {above})")
+        return "; ".join(rows) + (f"; and {len(nodes) - 6} more" if len(nodes) > 6 else "")
+
+    native, foreign = origins(match.graphs)
     rows = []
-    if match.foreign:
-        rows.append(
-            f"{len(match.foreign)} official weights have no partner: {told(match.foreign, match.graphs[1])}, ..."
-        )
-    if match.native:
-        rows.append(f"{len(match.native)} native weights have no partner: {told(match.native, match.graphs[0])}, ...")
+    if foreign:
+        rows.append(f"the graphs differ first at these official weights: {told(foreign, 1)}")
+    if native:
+        rows.append(f"the graphs differ first at these native weights: {told(native, 0)}")
+    rows.append(
+        f"{len(match.foreign)} official and {len(match.native)} native weights have no partner in the whole graph"
+    )
     if unused := theirs.unused():
         rows.append(f"{len(unused)} official weights are read by neither encode nor decode: {', '.join(unused[:6])}")
     return rows

@@ -110,7 +110,10 @@ class Caller:
             if isinstance(getattr(posterior, "parameters", None), Tensor):
                 out["moments"] = posterior.parameters
         if moments:
-            out["moments"] = torch.cat(moments, 2) if len(moments) > 1 else moments[0]
+            samples = len(x) if self.convention.listed else 1
+            calls = len(moments) // samples
+            rows = [torch.cat(moments[i * calls : (i + 1) * calls], 2) for i in range(samples)]
+            out["moments"] = torch.cat(rows)
         return out
 
     def decode(self, z: Tensor) -> Tensor:
