@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from vaeport.syntax import imports
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "vaeport"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -40,18 +40,6 @@ def folder(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0]
 
 
-def imports(source: str, package: str) -> Iterator[str]:
-    """Dotted names of all that a module of `package` imports, at any depth of its code."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            yield from (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
-
-
 def within(name: str, roots: tuple[str, ...]) -> bool:
     return any(name == root or name.startswith(root + ".") for root in roots)
 
@@ -62,7 +50,7 @@ def breaches(source: str, package: str) -> list[str]:
     allowed = ALLOWED.get(top)
     return [
         name
-        for name in imports(source, package)
+        for name, _ in imports(ast.parse(source), package)
         if (within(name, REFERENCES) and top != "interop")
         or (allowed and not within(name, allowed) and name.split(".")[0] not in sys.stdlib_module_names)
     ]

@@ -189,6 +189,14 @@ class AudioVAEConfig(VAEConfig):
     modality = "audio"
 
 
+BUCKETS: Mapping[Modality, type[VAEConfig]] = {
+    "image": ImageVAEConfig,
+    "video": VideoVAEConfig,
+    "audio": AudioVAEConfig,
+}
+"""The config class of every modality, from which a model's `config_class` derives."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AxisRule:
     """One axis of the input: the legal lengths offset + multiple * k give offset + k latents; offset is 0 or 1."""

@@ -7,7 +7,6 @@ published `_class_name`, value = `package.module:Class`); that class carries its
 
 from __future__ import annotations
 
-import ast
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from vaeport.configs import AudioVAEConfig, ImageVAEConfig, VAEArchConfig, VAEConfig, VideoVAEConfig
+from vaeport.configs import BUCKETS, VAEArchConfig, VAEConfig
 from vaeport.errors import ConfigError
 from vaeport.mapping.rules import Layout
+from vaeport.syntax import model_names, parse_file
 from vaeport.vae import VAE
-
-_BUCKETS = {"image": ImageVAEConfig, "video": VideoVAEConfig, "audio": AudioVAEConfig}
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def checked(model: Any) -> type[VAE]:
     if lacking:
         raise ConfigError(f"{model.__name__} is not complete", where=model.__module__, expected="; ".join(lacking))
     modality = model.contract_of(_example(model)).modality
-    bucket = _BUCKETS[modality]
+    bucket = BUCKETS[modality]
     if not issubclass(model.config_class, bucket):
         raise ConfigError(
             f"{model.__name__} is in the wrong bucket",
@@ -65,28 +63,7 @@ def checked(model: Any) -> type[VAE]:
 
 def read_model_file(path: Path) -> Registration | None:
     """Reads `EntryClass`, `class_names` and `aliases` from a model file's syntax tree; None without an EntryClass."""
-    try:
-        tree = ast.parse(path.read_bytes(), str(path))
-    except SyntaxError as error:
-        raise ConfigError("a model file is not Python", where=f"{path}:{error.lineno}", found=error.msg) from error
-    entry: str | None = None
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
-            continue
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-        match target, node.value:
-            case ast.Name("EntryClass"), ast.Name(name):
-                entry = name
-            case ast.Name("class_names" | "aliases"), ast.Tuple(elements) if all(map(_is_text, elements)):
-                names += ast.literal_eval(node.value)
-            case ast.Name("EntryClass" | "class_names" | "aliases" as what), value:
-                raise ConfigError(
-                    f"`{what}` cannot be read without running the file",
-                    where=f"{path}:{node.lineno}",
-                    expected="the name of a class" if what == "EntryClass" else "a tuple of literal strings",
-                    found=ast.unparse(value),
-                )
+    entry, names = model_names(parse_file(path), path)
     if entry is None:
         return None
     stem, class_name = path.stem, entry
@@ -159,7 +136,3 @@ def _example(model: type[VAE]) -> VAEArchConfig:
 def _is_class(model: type[VAE], name: str, base: type) -> bool:
     found = getattr(model, name, None)
     return isinstance(found, type) and issubclass(found, base)
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)

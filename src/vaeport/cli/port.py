@@ -74,7 +74,7 @@ def command(
 
     request = Request(
         source=source, family=family, component=component, arguments=_object(args, "--args"),
-        call_arguments=_object(call_args, "--call-args"), weights=weights and str(weights), prefix=prefix,
+        call_arguments=_object(call_args, "--call-args"), weights=None if weights is None else str(weights), prefix=prefix,
         drops=tuple(drop or ()), variant=variant, native=native, python=official_python, stubs=_stubs(stub or []),
         dtypes=tuple(filter(None, dtypes.split(","))), until=until, root=Path(), folder=into,
     )  # fmt: skip

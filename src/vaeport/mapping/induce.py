@@ -18,11 +18,11 @@ _NAMES = "ijklmn"
 
 @dataclass(frozen=True)
 class Pair:
-    """One native key, the foreign keys (or blocks `key#i/n`) that it is made of, and the change of shape."""
+    """One native key, the foreign keys (or blocks `key#i/n`) that it is made of, and the change of shape of each."""
 
     native: str
     foreign: tuple[str, ...]
-    units: Units
+    units: tuple[Units, ...]
 
 
 def pairs_of(match: Match, native: Mapping[str, tuple[int, ...]], foreign: Mapping[str, tuple[int, ...]]) -> list[Pair]:
@@ -42,15 +42,17 @@ def pairs_of(match: Match, native: Mapping[str, tuple[int, ...]], foreign: Mappi
         same = {block.key for block in blocks}
         if len(blocks) > 1 and len(same) == 1 and [b.index for b in blocks] == list(range(blocks[0].count)):
             blocks = [Block(blocks[0].key)]
-        mine, theirs = nodes[0]
-        turned = match.graphs[0].operands[mine].transposed != match.graphs[1].operands[theirs].transposed
         shape = native[key]
         part = (shape[0] // len(blocks), *shape[1:]) if len(blocks) > 1 else shape
-        units = _units(part, foreign[blocks[0].key], blocks[0].count, turned)
-        if units is None:
-            raise ValueError(f"{key} {list(shape)} is no view of {blocks[0].key} {list(foreign[blocks[0].key])}")
+        units = []
+        for block, (mine, theirs) in zip(blocks, nodes, strict=False):
+            turned = match.graphs[0].operands[mine].transposed != match.graphs[1].operands[theirs].transposed
+            found = _units(part, foreign[block.key], block.count, turned)
+            if found is None:
+                raise ValueError(f"{key} {list(shape)} is no view of {block.key} {list(foreign[block.key])}")
+            units.append(found)
         texts = (f"{b.key}#{b.index}/{b.count}" if b.count > 1 else b.key for b in blocks)
-        pairs.append(Pair(key, tuple(texts), units))
+        pairs.append(Pair(key, tuple(texts), tuple(units)))
     return pairs
 
 
@@ -79,7 +81,7 @@ def _is_view(native: tuple[int, ...], lead: int, trail: int) -> bool:
 
 def induce(name: str, pairs: Sequence[Pair], drops: Sequence[Drop] = (), *, prefix: str = "") -> Layout:
     """The layout with the fewest rules that gives exactly these pairs."""
-    groups: dict[tuple[str, tuple[str, ...], Units], list[Pair]] = defaultdict(list)
+    groups: dict[tuple[str, tuple[str, ...], tuple[Units, ...]], list[Pair]] = defaultdict(list)
     for pair in _by_module(pairs):
         templates = tuple(_NUMBER.sub("{}", text) for text in pair.foreign)
         groups[_NUMBER.sub("{}", pair.native), templates, pair.units].append(pair)
@@ -96,12 +98,12 @@ def _by_module(pairs: Sequence[Pair]) -> list[Pair]:
     others: list[Pair] = []
     for pair in pairs:
         mine, theirs = pair.native.rpartition("."), pair.foreign[0].rpartition(".")
-        plain = len(pair.foreign) == 1 and pair.units == Units() and "#" not in pair.foreign[0]
+        plain = pair.units == (Units(),) and "#" not in pair.foreign[0]
         if plain and mine[2] == theirs[2] and mine[0] and theirs[0]:
             kept[mine[0], theirs[0]].append(pair)
         else:
             others.append(pair)
-    modules = [Pair(f"{mine}.{{rest*}}", (f"{theirs}.{{rest}}",), Units()) for mine, theirs in kept]
+    modules = [Pair(f"{mine}.{{rest*}}", (f"{theirs}.{{rest}}",), (Units(),)) for mine, theirs in kept]
     return others + modules
 
 
@@ -122,9 +124,10 @@ def _literal(pair: Pair) -> Rule:
     return _rule(pair.native, pair.foreign, pair.units)
 
 
-def _rule(native: str, foreign: tuple[str, ...], units: Units) -> Rule:
+def _rule(native: str, foreign: tuple[str, ...], units: tuple[Units, ...]) -> Rule:
     if len(foreign) == 1:
-        return Rule(native, foreign[0], units)
+        return Rule(native, foreign[0], units[0])
+    alike = len(set(units)) == 1
     start = 0
     while all(len(t) > start and t[start] == foreign[0][start] for t in foreign):
         start += 1
@@ -140,7 +143,8 @@ def _rule(native: str, foreign: tuple[str, ...], units: Units) -> Rule:
     parts = tuple(t[start : len(t) - end] for t in foreign)
     if any("{" in part for part in parts):
         start, end, parts = 0, 0, foreign
-    return Rule(native, foreign[0][:start] + "{part}" + foreign[0][len(foreign[0]) - end :], units, Fuse(parts))
+    whole = foreign[0][:start] + "{part}" + foreign[0][len(foreign[0]) - end :]
+    return Rule(native, whole, units[0] if alike else Units(), Fuse(parts, () if alike else units))
 
 
 def _filled(text: str, values: Sequence[str]) -> str:
@@ -197,7 +201,11 @@ def _solve(rows: list[list[Fraction]], values: list[Fraction]) -> list[Fraction]
 
 def _gives(layout: Layout, pair: Pair) -> bool:
     found = layout.rule_of(pair.native)
-    return found is not None and found[1] == pair.foreign and found[0].units == pair.units
+    return (
+        found is not None
+        and found[1] == pair.foreign
+        and tuple(found[0].units_of(part) for part in range(len(pair.units))) == pair.units
+    )
 
 
 def source_of(layout: Layout, about: str) -> str:
@@ -205,7 +213,7 @@ def source_of(layout: Layout, about: str) -> str:
     rows = []
     for rule in layout.rules:
         more = [] if rule.units == Units() else [_units_source(rule.units)]
-        more += [] if rule.fuse is None else [f"fuse=Fuse({rule.fuse.parts!r})"]
+        more += [] if rule.fuse is None else [f"fuse={_fuse_source(rule.fuse)}"]
         rows.append("        Rule(" + ", ".join([f'"{rule.native}"', f'"{rule.foreign}"', *more]) + "),")
     drops = [f"        Drop({drop.foreign!r}, {drop.reason!r})," for drop in layout.drops]
     used = sorted(
@@ -222,3 +230,8 @@ def source_of(layout: Layout, about: str) -> str:
 def _units_source(units: Units) -> str:
     given = {name: value for name, value in vars(units).items() if value}
     return f"Units({', '.join(f'{name}={value}' for name, value in given.items())})"
+
+
+def _fuse_source(fuse: Fuse) -> str:
+    units = ", ".join(_units_source(one) for one in fuse.units)
+    return f"Fuse({fuse.parts!r}, ({units},))" if units else f"Fuse({fuse.parts!r})"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaeport.errors import KeyMismatchError
-from vaeport.mapping.rules import Block, Layout, Rule
+from vaeport.mapping.rules import Block, Layout, Rule, Units
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -37,14 +37,18 @@ class Step:
     def stored_shape(self, block: Block) -> tuple[int, ...]:
         """Shape of the stored tensor that a block is of."""
         rows, *rest = self._part or (1,)
-        return self.rule.units.foreign_shape((rows * block.count, *rest) if block.count > 1 else self._part)
+        return self.units_of(block).foreign_shape((rows * block.count, *rest) if block.count > 1 else self._part)
+
+    def units_of(self, block: Block) -> Units:
+        """How the stored tensor of one of the blocks lies."""
+        return self.rule.units_of(self.blocks.index(block))
 
     def read(self, tensor: Callable[[str], Tensor]) -> Tensor:
         """The native tensor; a view of the stored one unless several are joined or it is transposed."""
         parts = []
         for block in self.blocks:
             whole = tensor(block.key)
-            turned = whole.transpose(0, -1).contiguous() if self.rule.units.transposed else whole
+            turned = whole.transpose(0, -1).contiguous() if self.units_of(block).transposed else whole
             parts.append(turned.chunk(block.count)[block.index] if block.count > 1 else turned)
         return (parts[0] if len(parts) == 1 else torch.cat(parts, 0)).reshape(self.shape)
 
@@ -55,7 +59,7 @@ class Step:
     def split(self, native: Tensor) -> Iterator[tuple[Block, Tensor]]:
         """The stored blocks of a native tensor."""
         for block, part in zip(self.blocks, native.chunk(len(self.blocks), 0), strict=True):
-            units = self.rule.units
+            units = self.units_of(block)
             shape = units.foreign_shape(tuple(part.shape))
             yield block, part.reshape(shape[::-1]).transpose(0, -1) if units.transposed else part.reshape(shape)
 
@@ -63,9 +67,9 @@ class Step:
 def written(blocks: Mapping[Block, Tensor], step: Step) -> dict[str, Tensor]:
     """Stored tensors from their blocks, all of which must be there."""
     keys = dict.fromkeys(block.key for block in blocks)
-    axis = -1 if step.rule.units.transposed else 0
     found = {}
     for key in keys:
+        axis = next(-1 if step.units_of(block).transposed else 0 for block in step.blocks if block.key == key)
         parts = [blocks[block] for block in sorted((b for b in blocks if b.key == key), key=lambda b: b.index)]
         found[key] = parts[0] if len(parts) == 1 else torch.cat(parts, axis)
     return found

@@ -59,10 +59,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Fuse:
-    """The native tensor is the foreign ones, or blocks of them, one behind the other along axis 0."""
+    """The native tensor is the foreign ones, or blocks of them, one behind the other along axis 0.
+
+    parts   what `{part}` in the foreign column stands for, in native order
+    units   of each part, where they are not stored alike; else empty, and the rule's own hold for all
+    """
 
     parts: tuple[str, ...]
-    """What `{part}` in the foreign column stands for, in native order."""
+    units: tuple[Units, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ class Rule:
     foreign: str
     units: Units = Units()
     fuse: Fuse | None = None
+
+    def units_of(self, part: int) -> Units:
+        """Of the foreign tensor that is this part of the native one."""
+        return self.fuse.units[part] if self.fuse and self.fuse.units else self.units
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

@@ -96,7 +96,8 @@ def derive_map(
     fitting = [(one, plan(one, mine.shapes, theirs.shapes)) for one in _layouts(registration)]
     known = next((one for one, other in fitting if _same(other, mapped)), None)
     evidence += [
-        f"layout `{one.name}` has the same keys in another order: {_other_blocks(other, mapped)}; its files are not this class's"
+        f"layout `{one.name}` has the same keys in another order: {_other_blocks(other, mapped)}; "
+        "its files are not this class's"
         for one, other in fitting
         if other.fits and known is None
     ]
@@ -168,7 +169,7 @@ def _proved(mapped: Plan, theirs: Flow) -> list[str]:
         )
     elements = sum(t.numel() for t in back.values())
     return [
-        f"{len(mapped.steps)} native weights filled from {len(back)} official ones, each of {elements} elements used once",
+        f"{len(mapped.steps)} native weights filled from {len(back)} official ones; each of {elements} elements used once",
         "map, then inverse map: bit-equal, types kept",
     ]
 

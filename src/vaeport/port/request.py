@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -161,6 +163,39 @@ class Request:
         """Hash of everything asked for that changes results."""
         held = {k: v for k, v in asdict(self).items() if k not in ("until", "root", "folder")}
         return hashlib.sha256(json.dumps([held, *more], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def official_root(file: Path) -> Path:
+    """The folder of the official project: the nearest above the file that looks like one, else that of its package."""
+    for folder in file.parents:
+        if any((folder / name).exists() for name in (".git", "pyproject.toml", "setup.py", "README.md")):
+            return folder
+        if folder.name == "site-packages":
+            return folder
+    folder = file.parent
+    while (folder / "__init__.py").exists():
+        folder = folder.parent
+    return folder
+
+
+def official_ref(file: Path) -> str:
+    """The public name of the official source: remote and commit of its repository, or package and version."""
+    root = official_root(file)
+    if root.name == "site-packages":
+        package = file.relative_to(root).parts[0]
+        names = importlib.metadata.packages_distributions().get(package, [package])
+        return f"{names[0]} {importlib.metadata.version(names[0])}"
+    if (root / ".git").exists():
+        git = ["git", "-C", str(root)]
+        asked = (["rev-parse", "HEAD"], ["config", "--get", "remote.origin.url"])
+        commit, remote = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=False).stdout.strip()
+            for words in asked
+        )
+        if commit:
+            return f"{remote or root.name}@{commit}"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "unknown"
+    return f"{file.name}, sha256 {digest}"
 
 
 def vae_classes(file: Path) -> list[str]:

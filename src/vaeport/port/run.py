@@ -27,12 +27,12 @@ from vaeport.mapping.induce import source_of
 from vaeport.port import scaffold
 from vaeport.port.contracts.fields import unknown
 from vaeport.port.contracts.steps import STEPS, StepName
-from vaeport.port.contracts.text import shown, tidy
+from vaeport.port.contracts.text import tidy
 from vaeport.port.convert import convert, parse_drop
 from vaeport.port.derivation import Derived, derive_map, twin
 from vaeport.port.findings import concerns_of, to_write
 from vaeport.port.parity import read_layout
-from vaeport.port.request import Request
+from vaeport.port.request import Request, official_ref, official_root
 from vaeport.port.reuse import ReuseProof, reuse_proof
 from vaeport.port.state import PortState, new_state
 from vaeport.port.store import PortStore
@@ -129,21 +129,21 @@ class Port:
             modality="video",  # the probe says what it is
             source={
                 "given": request.source,
-                "official_ref": shown(str(request.file)),
-                "official_ref_dir": str(request.file.parent),
+                "official_ref": official_ref(request.file),
+                "official_ref_dir": str(official_root(request.file)),
                 "weights": weights,
                 "python": request.python or "none",
             },
             definition_files=[
                 {
-                    "path": _place(request.file),
+                    "path": str(request.file.relative_to(official_root(request.file))),
                     "symbols": [name],
                     "notes": "defines the layer graph and owns the weights",
                 }
             ],
             instantiation_files=[
                 {
-                    "path": _place(request.file),
+                    "path": str(request.file.relative_to(official_root(request.file))),
                     "symbols": [name],
                     "args": json.loads(json.dumps(dict(request.arguments), default=str)),
                 }
@@ -258,6 +258,10 @@ class Port:
             )
             self._save(self.state.update(reuse={"verdict": "port", "differences": [tidy(worst)]}))
             raise StopError(f"the weights map, but gate S fails: this is not the same function ({worst})", code=1)
+        self._save(self.state.update(reuse={"verdict": self._reuse_proof.verdict, "differences": []}))
+        for row in self.state.open_rows("issues"):
+            if row.phase == "map":
+                self._save(self.state.resolved(row.id, "gate S holds now"))
         notes = (
             derived.evidence[-1] if derived.registered else f"derived from data flow: {self.request.home}/weight_map.py"
         )
@@ -296,10 +300,10 @@ class Port:
         return [str(file.relative_to(request.root.resolve())) for file in done.files]
 
     def _parity(self) -> list[str]:
-        arch = self._native[1]
-        scaffold.write_test(
-            self.request, self.state, arch.to_published(), None if self._layout.name != "official" else "weight_map.py"
-        )
+        registration, arch = self._native
+        known = next((name for name, one in registration.model.variants.items() if one == arch), None)
+        weight_map = "weight_map.py" if self._layout.name == "official" else None
+        scaffold.write_test(self.request, self.state, known or arch.to_published(), weight_map)
         status = self._pytest()
         self._save(self.state.update(parity=status))
         if status["status"] != "non_skip_pass":
@@ -427,16 +431,6 @@ def _native_sources(request: Request) -> str:
 def _planned(family: str) -> dict[str, Any]:
     searched = unknown("vaeport models: the reuse proof was not run yet")
     return {"name": family, "model": searched, "config": searched}
-
-
-def _place(file: Path) -> str:
-    """A file of the official source, from its package on."""
-    parts = [file.name]
-    folder = file.parent
-    while (folder / "__init__.py").exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return "/".join(parts)
 
 
 def _hash(file: Path) -> str:

@@ -9,13 +9,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from pprint import pformat
 from typing import Any
 
 from vaeport.configs import VAEArchConfig
 from vaeport.errors import ConfigError
 from vaeport.port.contracts.fields import unknown
 from vaeport.port.contracts.text import tidy
+from vaeport.port.pytest_plugin import plugin_arguments
 from vaeport.port.request import Request
 from vaeport.port.state import PortState
 from vaeport.port.views.catalog import VIEWS
@@ -53,7 +53,7 @@ def test_{family}_{component}_parity(parity: Callable[[Parity], None]) -> None:
 '''
 
 
-def write_test(request: Request, state: PortState, arch: Mapping[str, Any], weight_map: str | None) -> None:
+def write_test(request: Request, state: PortState, arch: Mapping[str, Any] | str, weight_map: str | None) -> None:
     """Writes the parity test; it names no path of this machine."""
     name = f"{request.family}_{request.component}".upper()
     held: Any = state.contract["convention"]
@@ -64,7 +64,7 @@ def write_test(request: Request, state: PortState, arch: Mapping[str, Any], weig
         "family": request.family,
         "component": request.component,
         "native": request.native or (state.target.name if arch else request.family),
-        "arch": dict(arch),
+        "arch": arch,
         "reference": f"{place}:{cls}",
         "reference_args": json.loads(json.dumps(dict(request.arguments), default=str)),
         "convention": {key: value for key, value in held.items() if value},
@@ -76,15 +76,31 @@ def write_test(request: Request, state: PortState, arch: Mapping[str, Any], weig
         "coverage_scope": "both",
         "dtypes": tuple(request.dtypes),
     }
-    rows = "".join(f"    {key}={_shown(value)},\n" for key, value in fields.items() if value not in (None, ""))
+    rows = "".join(
+        f"    {key}={_python(value, 4, len(key) + 6)},\n" for key, value in fields.items() if value not in (None, "")
+    )
     file = request.root / request.test
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(_TEST.format(family=request.family, component=request.component, test=request.test, fields=rows))
 
 
-def _shown(value: Any) -> str:
-    text = pformat(value, width=100, sort_dicts=False)
-    return text.replace("\n", "\n    ")
+def _python(value: Any, indent: int, used: int) -> str:
+    """A value as formatted source: on one line if it fits, else an item a line; `used` columns are taken already."""
+    text = json.dumps(value) if isinstance(value, str) else repr(value)
+    if isinstance(value, dict):
+        text = "{" + ", ".join(f"{json.dumps(k)}: {_python(v, 0, 0)}" for k, v in value.items()) + "}"
+    elif isinstance(value, list | tuple):
+        items = ", ".join(_python(v, 0, 0) for v in value)
+        text = f"[{items}]" if isinstance(value, list) else f"({items}{',' * (len(value) == 1)})"
+    if len(text) + used < 118 or not isinstance(value, dict | list | tuple) or not value or not indent:
+        return text
+    inner, outer = " " * (indent + 4), " " * indent
+    rows = (
+        [f"{json.dumps(k)}: {_python(v, indent + 4, indent + len(k) + 8)}" for k, v in value.items()]
+        if isinstance(value, dict)
+        else [_python(v, indent + 4, indent + 4) for v in value]
+    )
+    return text[0] + "\n" + "".join(f"{inner}{row},\n" for row in rows) + outer + text[-1]
 
 
 def run_test(request: Request, env: Mapping[str, str]) -> dict[str, Any]:
@@ -92,7 +108,14 @@ def run_test(request: Request, env: Mapping[str, str]) -> dict[str, Any]:
     report = request.path("parity.json")
     report.unlink(missing_ok=True)
     command = f"pytest {request.test} -v -s --no-skip"
-    options = ["-p", "no:cacheprovider", f"--rootdir={request.root}", "--parity-json", str(report.resolve())]
+    options = [
+        *plugin_arguments(),
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={request.root}",
+        "--parity-json",
+        str(report.resolve()),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", request.test, "-v", "-s", "--no-skip", *options],
         cwd=request.root,
@@ -143,7 +166,7 @@ def target_of(registration: Registration, arch: VAEArchConfig, root: Path) -> di
     weights = file.parent.parent / "weights" / file.name
     return {
         "name": registration.name,
-        "import_path": f"{model.__module__}:{model.__name__}",
+        "import_path": model.__module__,
         "class_name": model.__name__,
         "model": place(file),
         "config": place(Path(inspect.getfile(type(arch)))),

@@ -78,10 +78,27 @@ class ClampTap(TorchDispatchMode):
         return after
 
     def raw(self, out: Tensor) -> Tensor:
-        """`out` before its clamp: the input of the last clamp that gave it, else `out` itself."""
+        """`out` before its clamp: the input of the last clamp that gave it, else `out` itself.
+
+        An output may be joined from several clamps, sample by sample or piece by piece in time.
+        """
         for before, after in reversed(self.seen):
             if after.shape == out.shape and torch.equal(after.to(out.dtype), out):
                 return before
+        for axis in (0, 2):
+            last: list[tuple[Tensor, Tensor]] = []
+            for pair in reversed(self.seen):
+                if pair[1].dim() != out.dim() or out.dim() <= axis:
+                    break
+                last.insert(0, pair)
+                total = sum(after.shape[axis] for _, after in last)
+                if total == out.shape[axis]:
+                    befores, afters = ([p[side] for p in last] for side in (0, 1))
+                    rest = {(*t.shape[:axis], *t.shape[axis + 1 :]) for t in (*afters, out)}
+                    if len(rest) == 1 and torch.equal(torch.cat(afters, axis).to(out.dtype), out):
+                        return torch.cat(befores, axis)
+                if total >= out.shape[axis]:
+                    break
         return out
 
 
