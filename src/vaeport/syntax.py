@@ -17,9 +17,11 @@ def parse_file(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_bytes(), str(path))
     except SyntaxError as error:
-        raise ConfigError("a model file is not Python", where=f"{path}:{error.lineno}", found=error.msg) from error
-    except (ValueError, RecursionError, MemoryError) as error:  # a null byte, thousands of nested brackets
-        raise ConfigError("a model file is not Python", where=path, found=str(error) or type(error).__name__) from error
+        where = f"{path}:{error.lineno}" if error.lineno else path
+        raise ConfigError("a model file is not Python", where=where, found=error.msg) from error
+    except (ValueError, RecursionError, MemoryError) as error:  # thousands of nested brackets or signs
+        found = str(error) or type(error).__name__
+        raise ConfigError("a model file is not Python", where=path, found=found) from error
 
 
 def assignments(tree: ast.AST) -> Iterator[tuple[str, ast.expr, ast.Assign | ast.AnnAssign]]:

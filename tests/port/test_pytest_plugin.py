@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.narrow import ARCHS
 from vaeport.port import pytest_plugin
 from vaeport.proof.verdict import Verdict
 
@@ -287,3 +288,33 @@ def test_a_verdict_is_named_by_its_text() -> None:
     assert one.sha256() == same.sha256() == hashlib.sha256(one.to_text().encode()).hexdigest()
     same.fail("S", "same function", "here", "differs")
     assert one.sha256() != same.sha256()
+
+
+REAL = """
+from tests.narrow import ARCHS
+from vaeport.port.parity import Parity
+
+ARCH = ARCHS["autoencoder_kl"].to_published()
+SAME = Parity(
+    family="sd", component="vae", native="autoencoder_kl", arch=ARCH, reference="diffusers:AutoencoderKL",
+    coverage_scope="production_loader", dtypes=(), reference_args={**ARCH, "scaling_factor": SCALE},
+)
+
+def test_sd(parity):
+    parity(SAME)
+"""
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "non_skip_pass"), (1.0 + 1e-9, "debug_red")])
+def test_a_real_proof(pytester: pytest.Pytester, factor: float, status: str) -> None:
+    """The image VAE at narrow width against Diffusers, through the production loader; then its scale is a hair off."""
+    pytester.syspathinsert(ROOT)
+    pytester.makepyfile(REAL.replace("SCALE}", f"{ARCHS['autoencoder_kl'].scaling_factor * factor}" + "}"))
+    pytester.runpytest_inprocess(*pytest_plugin.plugin_arguments(), "-p", "no:cacheprovider", *REPORTS)
+    (row,) = rows(pytester)
+    assert row["status"] == status, row["result"]
+    verdict = json.loads((pytester.path / "out" / str(row["verdict"])).read_text())
+    assert len(verdict["rows"]) >= 7
+    assert {one["where"].partition(",")[0].rpartition(" ")[2] for one in verdict["failures"]} == (
+        set() if status == "non_skip_pass" else {"normalized"}
+    )

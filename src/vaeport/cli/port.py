@@ -24,7 +24,7 @@ def command(
     call_args: Annotated[
         str, typer.Option(help='Further arguments of the methods as JSON: {"encode": {...}, "decode": {...}}.')
     ] = "{}",
-    weights: Annotated[Path | None, typer.Option(help="Official checkpoint: file or folder.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Official checkpoint: file or folder.")] = None,
     prefix: Annotated[str, typer.Option(help="What stands before the VAE's keys in it.")] = "",
     drop: Annotated[list[str] | None, typer.Option(help='Keys that are left out: "REGEX=REASON". Repeatable.')] = None,
     variant: Annotated[str | None, typer.Option(help="Published configuration, where the code cannot tell.")] = None,
@@ -74,7 +74,7 @@ def command(
 
     request = Request(
         source=source, family=family, component=component, arguments=_object(args, "--args"),
-        call_arguments=_object(call_args, "--call-args"), weights=None if weights is None else str(weights), prefix=prefix,
+        call_arguments=_object(call_args, "--call-args"), weights=weights, prefix=prefix,
         drops=tuple(drop or ()), variant=variant, native=native, python=official_python, stubs=_stubs(stub or []),
         dtypes=tuple(filter(None, dtypes.split(","))), until=until, root=Path(), folder=into,
     )  # fmt: skip

@@ -32,7 +32,7 @@ class Operand:
     """The weights that one operand is made of, and what the operation does with it.
 
     kind        "linear", "transposed", "scale", "shift", or the name of the operation
-    keys        usually one; two for weight norm
+    keys        usually one; two for weight norm; `key#index/count` for one of `count` equal blocks of rows
     shape       as the operation reads it, output channels first and axes of length one left out, where it is a view of
                 one weight; () else
     transposed  the stored matrix is the transpose of what is read
@@ -85,7 +85,7 @@ class Flow:
 
     def unused(self) -> list[str]:
         """Weights that no use reads."""
-        read = {key for use in self.uses for key in use.keys}
+        read = {key.partition("#")[0] for use in self.uses for key in use.keys}
         return [key for key in self.shapes if key not in read]
 
     def to_json(self) -> dict[str, Any]:

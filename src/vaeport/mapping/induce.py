@@ -66,7 +66,8 @@ def _block(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> Block:
 
 
 def _units(native: tuple[int, ...], foreign: tuple[int, ...], count: int, turned: bool) -> Units | None:
-    for lead, trail in product(range(-len(native), 5), repeat=2):
+    fewest = sorted(product(range(-len(native), 5), repeat=2), key=lambda axes: abs(axes[0]) + abs(axes[1]))
+    for lead, trail in fewest:
         units = Units(lead, trail, turned)
         wide = (native[0] * count, *native[1:]) if native and count > 1 else native
         if units.foreign_shape(wide) == foreign and _is_view(native, lead, trail):

@@ -47,10 +47,11 @@ class Step:
         """The native tensor; a view of the stored one unless several are joined or it is transposed."""
         parts = []
         for block in self.blocks:
-            whole = tensor(block.key)
-            turned = whole.transpose(0, -1).contiguous() if self.units_of(block).transposed else whole
-            parts.append(turned.chunk(block.count)[block.index] if block.count > 1 else turned)
-        return (parts[0] if len(parts) == 1 else torch.cat(parts, 0)).reshape(self.shape)
+            whole, units = tensor(block.key), self.units_of(block)
+            turned = _reversed(whole).contiguous() if units.transposed else whole
+            rows = turned.chunk(block.count, max(0, units.lead))[block.index] if block.count > 1 else turned
+            parts.append(rows.reshape(self._part))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 0)
 
     def write(self, native: Tensor) -> dict[str, Tensor]:
         """The stored tensors of a native one, for a key that shares none of them with another."""
@@ -58,10 +59,11 @@ class Step:
 
     def split(self, native: Tensor) -> Iterator[tuple[Block, Tensor]]:
         """The stored blocks of a native tensor."""
-        for block, part in zip(self.blocks, native.chunk(len(self.blocks), 0), strict=True):
+        parts = native.chunk(len(self.blocks), 0) if len(self.blocks) > 1 else (native,)
+        for block, part in zip(self.blocks, parts, strict=True):
             units = self.units_of(block)
             shape = units.foreign_shape(tuple(part.shape))
-            yield block, part.reshape(shape[::-1]).transpose(0, -1) if units.transposed else part.reshape(shape)
+            yield block, _reversed(part.reshape(shape[::-1])) if units.transposed else part.reshape(shape)
 
 
 def written(blocks: Mapping[Block, Tensor], step: Step) -> dict[str, Tensor]:
@@ -69,10 +71,15 @@ def written(blocks: Mapping[Block, Tensor], step: Step) -> dict[str, Tensor]:
     keys = dict.fromkeys(block.key for block in blocks)
     found = {}
     for key in keys:
-        axis = next(-1 if step.units_of(block).transposed else 0 for block in step.blocks if block.key == key)
+        units = next(step.units_of(block) for block in step.blocks if block.key == key)
+        axis = -1 - max(0, units.lead) if units.transposed else max(0, units.lead)
         parts = [blocks[block] for block in sorted((b for b in blocks if b.key == key), key=lambda b: b.index)]
         found[key] = parts[0] if len(parts) == 1 else torch.cat(parts, axis)
     return found
+
+
+def _reversed(tensor: Tensor) -> Tensor:
+    return tensor.permute(*reversed(range(tensor.dim())))
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,10 @@ class Plan:
         )
 
     def write(self, native: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Stored keys and tensors, one after the other, from native ones; nothing but open blocks is kept."""
+        """Stored keys and tensors, one after the other, from native ones; nothing but open blocks is kept.
+
+        Raises KeyMismatchError if the native ones lack a block of a stored tensor.
+        """
         waiting: dict[str, dict[Block, Tensor]] = {}
         for step in self.steps:
             for block, part in step.split(native(step.native)):
@@ -115,6 +125,13 @@ class Plan:
                 held[block] = part
                 if len(held) == block.count:
                     yield from written(waiting.pop(block.key), step).items()
+        if waiting:
+            raise KeyMismatchError(
+                "the map fills parts of stored tensors only",
+                where=f"layout '{self.layout.name}'",
+                found=", ".join(f"{key}: {len(held)} of its blocks" for key, held in waiting.items()),
+                fix="map every block of them",
+            )
 
     def convert(self, tensor: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Native keys and tensors, one after the other."""

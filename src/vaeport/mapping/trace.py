@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
@@ -74,6 +75,7 @@ class Tracer(TorchDispatchMode):
         self._weights: Any = WeakIdKeyDictionary()
         self._channels: Any = WeakIdKeyDictionary()
         self._data: dict[int, _Data] = {}
+        self._pins: dict[int, StorageWeakRef] = {}  # an address that is named is not given out again
         self._numbers: dict[tuple[str, ...], int] = {}
         for key, tensor in self.module.state_dict(keep_vars=True).items():
             self._weights[tensor] = _Weight((key,))
@@ -81,7 +83,7 @@ class Tracer(TorchDispatchMode):
 
     def enter(self, name: str, tensor: Tensor) -> Tensor:
         """Names an input of the model."""
-        self._data[_storage(tensor)] = _Data(frozenset((Source(name),)))
+        self._hold(tensor, _Data(frozenset((Source(name),))))
         return tensor
 
     def leave(self, name: str, outputs: Iterable[Tensor]) -> None:
@@ -119,7 +121,7 @@ class Tracer(TorchDispatchMode):
         """Where the data of a tensor comes from; of some channels of a use, if it holds no others."""
         held = self._data.get(_storage(tensor), _Data())
         channels = self._channels.get(tensor)
-        if channels is None:
+        if channels is None or not channels.index.numel():
             return held
         seen = channels.index.unique()
         first, last = int(seen[0]), int(seen[-1]) + 1
@@ -130,6 +132,11 @@ class Tracer(TorchDispatchMode):
     def _forget(self, outputs: list[Tensor]) -> None:
         for tensor in outputs:
             self._data.pop(_storage(tensor), None)
+
+    def _hold(self, tensor: Tensor, made: _Data) -> None:
+        storage = tensor.untyped_storage()
+        self._data[storage._cdata] = made
+        self._pins.setdefault(storage._cdata, StorageWeakRef(storage))
 
     def _derive(
         self, func: Any, args: Any, kwargs: Any, weights: list[Tensor], outputs: list[Tensor], view: bool
@@ -161,7 +168,13 @@ class Tracer(TorchDispatchMode):
     def _follow(
         self, channels: _Channels, tensor: Tensor, func: Any, args: Any, kwargs: Any, outputs: list[Tensor]
     ) -> None:
-        moved = func(*tree_map_only(Tensor, lambda t: channels.index if t is tensor else t, args), **kwargs)
+        def apply(index: Tensor) -> Any:
+            return func(*tree_map_only(Tensor, lambda t: index if t is tensor else t, args), **kwargs)
+
+        try:
+            moved = apply(channels.index)
+        except RuntimeError:  # an expanded index has no view in which channels join the batch
+            moved = apply(channels.index.contiguous())
         for out, part in zip(outputs, _tensors(moved), strict=True):
             self._channels[out] = _Channels(channels.use, channels.count, part)
 
@@ -191,11 +204,10 @@ class Tracer(TorchDispatchMode):
             self._channels[outputs[0]] = channels
 
     def _write(self, tensor: Tensor, made: _Data, partly: bool) -> None:
-        storage = _storage(tensor)
-        before = self._data.get(storage)
+        before = self._data.get(_storage(tensor))
         if partly and before is not None:
             made = _Data(before.sources | made.sources, tuple(dict.fromkeys(before.trail + made.trail)))
-        self._data[storage] = made
+        self._hold(tensor, made)
         if not partly:
             self._channels.pop(tensor, None)
 
@@ -220,7 +232,8 @@ class Tracer(TorchDispatchMode):
         for tensor in outputs:
             self._write(tensor, _Data(frozenset((Source(number),))), False)
         if name in _LINEAR:
-            axis = 1 if name.startswith("convolution") else -1
+            # a product gives the channels last, or before the positions if the weight is its first factor
+            axis = 1 if name.startswith("convolution") else -2 if args[-2] is weights[0] and name in _PRODUCTS else -1
             shape = [1] * result.dim()
             shape[axis] = count = result.shape[axis]
             self._channels[result] = _Channels(number, count, torch.arange(count).view(shape).expand(result.shape))
@@ -239,12 +252,12 @@ class Tracer(TorchDispatchMode):
             kind = "scale" if name in _SCALES else "shift"
         if not weight.viewed:
             return Operand(kind, weight.keys, ())
+        # a product reads its second factor with input channels first
+        across = kind == "linear" and name in _PRODUCTS and tensor is not args[-2]
         if name in ("bmm", "baddbmm") and (tensor.shape[0] == 1 or tensor.stride(0) == 0):
             # one matrix for the whole batch
             index = None if weight.index is None else weight.index[0]
-            weight, tensor, args = _Weight(weight.keys, index), tensor[0], [t[0] if t is tensor else t for t in args]
-        # a product reads its second factor with input channels first
-        across = kind == "linear" and name in _PRODUCTS and tensor is not args[-2]
+            weight, tensor = _Weight(weight.keys, index), tensor[0]
         return _read(kind, weight, self.flow.shapes[weight.keys[0]], tensor, across)
 
 

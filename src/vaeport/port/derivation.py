@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vaeport.configs import VAEArchConfig
-from vaeport.errors import KeyMismatchError
+from vaeport.errors import ConfigError, KeyMismatchError
 from vaeport.mapping import Drop, Layout, Plan, plan
-from vaeport.mapping.derive import Graph, Match, Node, choices, match, settled
+from vaeport.mapping.derive import Graph, Match, Node, choices, match, origins, settled
 from vaeport.mapping.flow import Flow
 from vaeport.mapping.induce import induce, pairs_of
 from vaeport.port.flows import draw_by_flow, native_values
@@ -58,11 +58,13 @@ def derive_map(
     normalized: bool,
     media: tuple[int, ...],
     latent: tuple[int, ...],
+    name: str = "official",
 ) -> Derived:
     """The map of official weights onto `registration`'s model.
 
     flows       native, official
     measure     official weights -> the official flow with values, for choices that the graph leaves open
+    name        of the derived layout
 
     Raises KeyMismatchError that lists what has no partner, with what is nearest to it.
     """
@@ -77,7 +79,7 @@ def derive_map(
         evidence.append(f"dropped by name: {', '.join(theirs.unused())} ({UNREAD})")
 
     def rules(chosen: Match) -> Layout:
-        return induce("official", pairs_of(chosen, mine.shapes, theirs.shapes), drops)
+        return induce(name, pairs_of(chosen, mine.shapes, theirs.shapes), drops)
 
     layout = rules(found)
     if match(graphs, {}).open:
@@ -93,7 +95,7 @@ def derive_map(
         layout = rules(found)
     mapped = plan(layout, mine.shapes, theirs.shapes).require("the derived map", "report this: the derivation is wrong")
     evidence += _proved(mapped, theirs)
-    fitting = [(one, plan(one, mine.shapes, theirs.shapes)) for one in _layouts(registration)]
+    fitting = [(one, plan(one, mine.shapes, theirs.shapes)) for one in layouts_of(registration)]
     known = next((one for one, other in fitting if _same(other, mapped)), None)
     evidence += [
         f"layout `{one.name}` has the same keys in another order: {_other_blocks(other, mapped)}; "
@@ -169,7 +171,7 @@ def _proved(mapped: Plan, theirs: Flow) -> list[str]:
         )
     elements = sum(t.numel() for t in back.values())
     return [
-        f"{len(mapped.steps)} native weights filled from {len(back)} official ones; each of {elements} elements used once",
+        f"{len(mapped.steps)} native weights filled from {len(back)} official ones, {elements} elements, each once",
         "map, then inverse map: bit-equal, types kept",
     ]
 
@@ -184,10 +186,11 @@ def _other_blocks(one: Plan, other: Plan) -> str:
 
 
 def _unmapped(found: Match, theirs: Flow) -> KeyMismatchError:
-    """Each official weight without a partner, with the nearest native one and why it was rejected."""
+    """The official weights where the graphs part, with the nearest native one and why it was rejected."""
     graphs = found.graphs
+    first = origins(graphs)[1] or found.foreign
     rows = []
-    for node in found.foreign[:12]:
+    for node in sorted(first, key=lambda n: graphs[1].uses[n])[:12]:
         label = graphs[1].labels[node]
         near = [n for n in found.native if graphs[0].labels[n] == label]
         kind, shape = label
@@ -231,12 +234,13 @@ def twin(
 
 def with_layout(registration: Registration, layout: Layout) -> Registration:
     """The registration with this layout beside its own."""
-    others = tuple(one for one in _layouts(registration) if one.name != layout.name)
+    others = tuple(one for one in layouts_of(registration) if one.name != layout.name)
     return replace(registration, load_layouts=lambda: (*others, layout))
 
 
-def _layouts(registration: Registration) -> tuple[Layout, ...]:
+def layouts_of(registration: Registration) -> tuple[Layout, ...]:
+    """The registered layouts; none for a model that is being written."""
     try:
         return registration.layouts
-    except Exception:  # a model that is being written has no map yet
+    except ConfigError:
         return ()

@@ -67,21 +67,21 @@ def _unreadable(where: object, expected: object, found: object, fix: str) -> Fin
 
 
 def _entry(file: ModelFile) -> Iterator[Finding]:
-    lines = [node.lineno for target, _, node in assignments(file.tree) if target == "EntryClass"]
+    entries = [node for target, _, node in assignments(file.tree) if target == "EntryClass"]
     expected = "`EntryClass = <Class>` as the last statement"
-    if not lines:
+    if not entries:
         fix = "end the file with it; a file without a model belongs elsewhere"
         yield file.finding("entry-class", None, expected, "none", fix)
         return
     last = file.tree.body[-1]
-    for line in lines:
-        if line != last.lineno:
+    for node in entries:
+        if node is not last:
             found = f"the last statement is in line {last.lineno}"
-            yield file.finding("entry-class-last", line, expected, found, "move it to the end, once")
+            yield file.finding("entry-class-last", node.lineno, expected, found, "move it to the end, once")
     if file.entry is not None and file.owner is None:
         known = listing(list(file.classes)) or "none"
         fix = "name the VAE that this file defines"
-        yield file.finding("entry-class-here", lines[-1], f"one of its classes: {known}", file.entry, fix)
+        yield file.finding("entry-class-here", entries[-1].lineno, f"one of its classes: {known}", file.entry, fix)
 
 
 def _bucket(file: ModelFile) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,10 +30,10 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
 
     Raises ProofError if no call of encode and decode succeeds.
     """
-    caller = side.open("meta")
+    caller = _Patient(side)
     modality, channels, sizes, latent, failures = _first_call(caller, side.convention)
     side.convention = caller.convention
-    axes = [_axis(caller, channels, sizes, i, name) for i, name in enumerate(AXES[modality])]
+    axes = [_axis(caller, (1, channels, *sizes), latent, i, name) for i, name in enumerate(AXES[modality])]
     media = (1, channels, *(a["legal"] for a in axes))
     small = (1, latent[1], *(a["latents"] for a in axes))
     flow = foreign_flow(side, media, small)
@@ -65,7 +66,7 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
         "chunks": {"encode": _lengths(flow, "media"), "decode": _lengths(flow, "latent")}
         if modality == "video"
         else {},
-        "flags": _flags(caller.built),
+        "flags": _flags(real.built),
         "unused_weights": flow.unused(),
         "calls_that_failed": failures,
         "convention": asdict(convention),
@@ -73,9 +74,36 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
     }
 
 
-def _first_call(caller: Caller, convention: Convention) -> tuple[str, int, tuple[int, ...], tuple[int, ...], list[str]]:
+class _Patient:
+    """Calls on the meta device; after one that failed the implementation is built anew, for it may keep a torn state."""
+
+    def __init__(self, side: ReferenceSide) -> None:
+        self.side, self.convention = side, side.convention
+        self.caller = side.open("meta")
+
+    def encoded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the latent of media of a shape."""
+        out = self._tried("encode", shape)
+        return tuple((out["mean"] if "mean" in out else out["normalized"]).shape)
+
+    def decoded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the media of a latent of a shape."""
+        return tuple(self._tried("decode", shape).shape)
+
+    def _tried(self, method: str, shape: tuple[int, ...]) -> Any:
+        self.caller.convention = self.convention
+        try:
+            return getattr(self.caller, method)(torch.zeros(shape, device="meta"))
+        except Exception:
+            self.caller = self.side.open("meta")
+            raise
+
+
+def _first_call(
+    caller: _Patient, convention: Convention
+) -> tuple[str, int, tuple[int, ...], tuple[int, ...], list[str]]:
     """Modality, channels and sizes of the first call that succeeds, the latent's shape, and the calls that failed."""
-    ranks = {t.dim() for t in caller.module.state_dict().values()}
+    ranks = {t.dim() for t in caller.caller.module.state_dict().values()}
     order = [m for m, rank in (("video", 5), ("image", 4), ("audio", 3)) if rank in ranks] or [
         "image",
         "audio",
@@ -88,8 +116,8 @@ def _first_call(caller: Caller, convention: Convention) -> tuple[str, int, tuple
                 caller.convention = replace(convention, listed=listed)
                 sizes = LARGE[modality]
                 try:
-                    latent = _encoded(caller, (1, channels, *sizes))
-                    decoded = tuple(caller.decode(torch.zeros(latent, device="meta")).shape)
+                    latent = caller.encoded((1, channels, *sizes))
+                    decoded = caller.decoded(latent)
                     if len(decoded) == 2 + len(sizes) == len(latent):
                         return modality, channels, sizes, latent, failures
                     failures.append(f"{modality}, {channels} channels: gave {list(latent)} and {list(decoded)}")
@@ -97,29 +125,25 @@ def _first_call(caller: Caller, convention: Convention) -> tuple[str, int, tuple
                     failures.append(f"{modality}, {channels} channels{', listed' * listed}: {_short(error)}")
     raise ProofError(
         "no call of encode and decode succeeds",
-        where=type(caller.built).__name__,
+        where=type(caller.caller.built).__name__,
         found="; ".join(failures[:6]),
         fix='give further arguments of the methods with --call-args \'{"encode": {...}, "decode": {...}}\'',
     )
 
 
-def _encoded(caller: Caller, shape: tuple[int, ...]) -> tuple[int, ...]:
-    out = caller.encode(torch.zeros(shape, device="meta"))
-    return tuple((out["mean"] if "mean" in out else out["normalized"]).shape)
-
-
-def _axis(caller: Caller, channels: int, sizes: tuple[int, ...], axis: int, name: str) -> dict[str, Any]:
+def _axis(caller: _Patient, media: tuple[int, ...], latent: tuple[int, ...], axis: int, name: str) -> dict[str, Any]:
     """How one axis is compressed, and what happens to lengths that break the rule."""
+    place = 2 + axis
 
+    @cache
     def latents(n: int) -> int:
-        return _encoded(caller, (1, channels, *(n if i == axis else s for i, s in enumerate(sizes))))[2 + axis]
+        return caller.encoded((*media[:place], n, *media[place + 1 :]))[place]
 
+    @cache
     def decoded(n: int) -> int:
-        z = list(_encoded(caller, (1, channels, *sizes)))
-        z[2 + axis] = n
-        return int(caller.decode(torch.zeros(z, device="meta")).shape[2 + axis])
+        return caller.decoded((*latent[:place], n, *latent[place + 1 :]))[place]
 
-    size = sizes[axis]
+    size = media[place]
     far = size + max(size, 64)
     multiple = round((far - size) / max(1, latents(far) - latents(size)))
     steps = (decoded(2) - decoded(1), decoded(1))

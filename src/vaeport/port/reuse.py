@@ -93,15 +93,15 @@ def reuse_proof(
     evidence = [f"{c.name}: {c.similarity:.1%} of the elements lie in weights of equal shape" for c in candidates[:6]]
     close: list[Candidate] = []
     for candidate in candidates:
-        if candidate.similarity < CLOSE or len(close) == MOST_CLOSE:
+        # the nearest relative is always looked at, for what differs from it
+        if close and (candidate.similarity < CLOSE or len(close) == MOST_CLOSE):
             break
         _look_closely(candidate, flow, contract)
         close.append(candidate)
         if candidate.fits:
             return _reused(candidate, contract, evidence, chosen=variant is not None)
     if not close:
-        nearest = candidates[0] if candidates else None
-        return ReuseProof("port", nearest, evidence, ["no native model has half of these weights"])
+        return ReuseProof("port", None, evidence, ["there is no native model"])
     nearest = min(close, key=lambda c: (c.unmatched, len(c.differences)))
     return ReuseProof("port", nearest, evidence, nearest.differences)
 
@@ -238,8 +238,27 @@ def _look_closely(candidate: Candidate, flow: Flow, contract: Mapping[str, Any])
     candidate.match = match = settled((Graph.of(candidate.flow), Graph.of(flow)), {})
     if not match.same_graph:
         candidate.differences += _graph_differences(match, flow)
+        candidate.differences += _operation_differences(candidate.flow, flow)
     candidate.differences += _attribute_differences(match, candidate.flow, flow)
     candidate.differences += contract_differences(vae.contract, contract)
+
+
+def _operation_differences(mine: Flow, theirs: Flow) -> list[str]:
+    """Operations without weights that only one side has."""
+
+    def seen(flow: Flow) -> dict[str, str]:
+        trails = [(use.keys[0], step) for use in flow.uses for step in use.trail]
+        trails += [(name, step) for name, trail in flow.trails.items() for step in trail]
+        return {step: place for place, step in reversed(trails)}
+
+    ours, others = seen(mine), seen(theirs)
+    told = [("official", "native", others, ours), ("native", "official", ours, others)]
+    rows = []
+    for here, there, one, other in told:
+        only = [f"{step} (before {one[step]})" for step in one if step not in other]
+        if only:
+            rows.append(f"operations of the {here} side that the {there} one has nowhere: {', '.join(only[:6])}")
+    return rows
 
 
 def with_statistics(

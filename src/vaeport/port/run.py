@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import sys
@@ -29,7 +30,7 @@ from vaeport.port.contracts.fields import unknown
 from vaeport.port.contracts.steps import STEPS, StepName
 from vaeport.port.contracts.text import tidy
 from vaeport.port.convert import convert, parse_drop
-from vaeport.port.derivation import Derived, derive_map, twin
+from vaeport.port.derivation import Derived, derive_map, layouts_of, twin
 from vaeport.port.findings import concerns_of, to_write
 from vaeport.port.parity import read_layout
 from vaeport.port.request import Request, official_ref, official_root
@@ -246,9 +247,8 @@ class Port:
         self._write("map_verdict.json", verdict.to_json())
         about = f"Keys of {self.request.reference.rpartition(':')[2]}, found from data flow by `vaeport port`."
         self.request.path("weight_map.py").write_text(source_of(derived.rules, about))
-        self._write(
-            "map.json", {"evidence": derived.evidence, "gate_S": verdict.lines(), "registered": derived.registered}
-        )
+        known = derived.registered or (self._register_map(derived) if verdict else None)
+        self._write("map.json", {"evidence": derived.evidence, "gate_S": verdict.lines(), "registered": known})
         if not verdict:
             worst = "; ".join(f"{f.name} {f.where}: {f.says}" for f in verdict.failures[:3])
             self._save(
@@ -302,7 +302,7 @@ class Port:
     def _parity(self) -> list[str]:
         registration, arch = self._native
         known = next((name for name, one in registration.model.variants.items() if one == arch), None)
-        weight_map = "weight_map.py" if self._layout.name == "official" else None
+        weight_map = None if self._registered_map else "weight_map.py"
         scaffold.write_test(self.request, self.state, known or arch.to_published(), weight_map)
         status = self._pytest()
         self._save(self.state.update(parity=status))
@@ -353,14 +353,29 @@ class Port:
         return registration, registration.model.arch_class.from_published(published)
 
     @property
+    def _registered_map(self) -> str | None:
+        """The registered layout that says what the derived one says."""
+        known: str | None = json.loads(self.request.path("map.json").read_text())["registered"]
+        return known
+
+    @property
     def _layout(self) -> Layout:
         """The layout of the official weights, as the map step left it."""
-        known = json.loads(self.request.path("map.json").read_text())["registered"]
         derived = read_layout(self.request.path("weight_map.py"))
-        if known is None:
-            return derived
-        registered = next(one for one in self._native[0].layouts if one.name == known)
-        return dataclasses.replace(registered, drops=(*registered.drops, *derived.drops))
+        registered = next((one for one in layouts_of(self._native[0]) if one.name == self._registered_map), None)
+        return dataclasses.replace(registered, drops=(*registered.drops, *derived.drops)) if registered else derived
+
+    def _register_map(self, derived: Derived) -> str | None:
+        """Writes the derived map into the library for a model of it that has none; the layout's name, or None."""
+        registration = self._native[0]
+        file = Path(inspect.getfile(registration.model))
+        place = file.parent.parent / "weights" / file.name
+        if file.parent != Path(__file__).parent.parent / "models" or place.exists():
+            return None
+        about = f"Key layout of {registration.model.__name__}, found from data flow by `vaeport port`."
+        place.write_text(source_of(derived.rules, about))
+        self._save(self.state.update(files_changed=[*self.state.files_changed, f"src/vaeport/weights/{file.name}"]))
+        return derived.rules.name
 
     @cached_property
     def _derived(self) -> Derived:
@@ -379,7 +394,22 @@ class Port:
 
         normalized = self._official_side.convention.normalized
         flows = (nearest.flow, self._flow)
-        return derive_map(registration, arch, flows, measure, normalized=normalized, media=media, latent=latent)
+        return derive_map(
+            registration,
+            arch,
+            flows,
+            measure,
+            normalized=normalized,
+            media=media,
+            latent=latent,
+            name=self._layout_name,
+        )
+
+    @property
+    def _layout_name(self) -> str:
+        """A derived layout is called after the package that its class is from."""
+        place = self.request.reference.rpartition(":")[0]
+        return "official" if place.endswith(".py") else place.split(".")[0]
 
     def _ask_variant(self, proof: ReuseProof) -> None:
         names = proof.ambiguous

@@ -111,6 +111,8 @@ class Proof:
         elif self.weights is not None:
             state = self.native.open(self.weights).state_dict()
             tensors = {key: tensor.contiguous() for key, tensor in mapped.write(state.__getitem__)}
+            # a strict load asks for those too that no native weight is made of
+            tensors |= draw_state({key: shapes[key] for key in mapped.dropped}, self.seed)
         else:
             scale = gains(mapped, clamped=self._template.contract.clamp is not None)
             tensors = draw_state(shapes, self.seed, scale={**scale, **self.scale})

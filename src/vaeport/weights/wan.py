@@ -77,6 +77,12 @@ _NEAREST = DtypeNote(
     "the reference widens to float32 around nearest upsampling, which only copies values",
 )
 
+_NORMS = DtypeNote(
+    r".*\.(norm|norm[12]|norm_out): accumulation",
+    "the official class divides by the norm in the type it runs in, which is float32 in its pipelines; "
+    "the native one does so in float32 always, as Diffusers does",
+)
+
 DIFFUSERS = Layout(
     name="diffusers",
     rules=_rules(
@@ -106,7 +112,7 @@ OFFICIAL = Layout(
         ends=("conv1", "head.0", "head.2"),
         middle=("middle.0", "middle.1", "middle.2"),
     ),
-    dtype_notes=(_NEAREST,),
+    dtype_notes=(_NEAREST, _NORMS),
 )
 
 LAYOUTS = (DIFFUSERS, OFFICIAL)
