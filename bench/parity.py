@@ -13,8 +13,8 @@ from torch import nn
 
 from bench.work import Model
 from vaeport.proof.calling import build
-from vaeport.proof.importing import import_object
 from vaeport.proof.cases import single_case
+from vaeport.proof.importing import import_object
 from vaeport.proof.prove import Proof
 from vaeport.proof.sides import NativeSide, ReferenceSide
 from vaeport.proof.verdict import Verdict

@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.layers.laws import normal
 from tests.narrow import KL, MODELS, OOBLECK8, on_meta, shapes, weight_map
 from vaeport.errors import KeyMismatchError
-from vaeport.mapping import Layout, Plan, plan
+from vaeport.mapping import Fuse, Layout, Plan, Rule, Units, plan
 from vaeport.mapping.plan import Step
 from vaeport.models.autoencoder_kl import AutoencoderKL
 from vaeport.models.oobleck import Oobleck
@@ -178,3 +178,95 @@ def test_unfused_weights_are_views() -> None:
 
 def pointers(weights: dict[str, Tensor]) -> set[int]:
     return {t.data_ptr() for t in weights.values()}
+
+
+# Blocks, transposed and unlike parts: (rule or rules, native shapes, stored shapes).
+
+ROWS = {
+    "a block each": ((Rule("{n}.w", "qkv#{n}/2"),), {"0.w": (2, 3), "1.w": (2, 3)}, {"qkv": (4, 3)}),
+    "in another order": (
+        (Rule("qkv", "kqv#{part}", fuse=Fuse(("1/3", "0/3", "2/3"))),),
+        {"qkv": (6, 3)},
+        {"kqv": (6, 3)},
+    ),
+    "behind a unit axis": (
+        (Rule("{n}.b", "bias#{n}/2", Units(lead=1, trail=1)),),
+        {"0.b": (3,), "1.b": (3,)},
+        {"bias": (1, 6, 1)},
+    ),
+    "transposed": (
+        (Rule("{n}.w", "w#{n}/2", Units(transposed=True)),),
+        {"0.w": (2, 3), "1.w": (2, 3)},
+        {"w": (3, 4)},
+    ),
+    "transposed between unit axes": (
+        (Rule("w", "w", Units(lead=1, trail=1, transposed=True)),),
+        {"w": (2, 3)},
+        {"w": (1, 3, 2, 1)},
+    ),
+    "without unit axes": (
+        (Rule("w", "w", Units(trail=-2)), Rule("g", "g", Units(lead=-1))),
+        {"w": (2, 3, 1, 1), "g": (1, 3)},
+        {"w": (2, 3), "g": (3,)},
+    ),
+    "parts that lie in different ways": (
+        (
+            Rule(
+                "qkv",
+                "to_{part}",
+                fuse=Fuse(("q", "k", "v"), (Units(trail=2), Units(transposed=True), Units())),
+            ),
+        ),
+        {"qkv": (6, 3)},
+        {"to_q": (2, 3, 1, 1), "to_k": (3, 2), "to_v": (2, 3)},
+    ),
+    "a number": ((Rule("step", "steps"),), {"step": ()}, {"steps": ()}),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_kind_of_change_runs_both_ways(name: str) -> None:
+    rules, native_shapes, stored_shapes = ROWS[name]
+    found = plan(Layout("x", rules), native_shapes, stored_shapes).require("", "")
+    weights = {k: normal(*shape, seed=i) for i, (k, shape) in enumerate(stored_shapes.items())}
+    native_weights = dict(found.convert(weights.__getitem__))
+    assert {k: tuple(t.shape) for k, t in native_weights.items()} == native_shapes
+    assert_equal(dict(found.write(native_weights.__getitem__)), weights)
+
+
+def test_what_a_block_holds() -> None:
+    """Rows of the stored matrix; of a transposed one, columns."""
+    whole = torch.arange(12.0).view(4, 3)
+    layout = Layout("x", (Rule("q", "qkv#1/2"), Rule("k", "qkv#0/2")))
+    read = converted(plan(layout, {"q": (2, 3), "k": (2, 3)}, {"qkv": (4, 3)}), {"qkv": whole})
+    assert_equal(read, {"q": whole[2:], "k": whole[:2]})
+    turned = Layout("x", (Rule("q", "w#1/2", Units(transposed=True)), Rule("k", "w#0/2", Units(transposed=True))))
+    read = converted(plan(turned, {"q": (2, 3), "k": (2, 3)}, {"w": (3, 4)}), {"w": whole.T})
+    assert_equal(read, {"q": whole[2:], "k": whole[:2]})
+
+
+def test_write_waits_for_the_last_block_and_keeps_nothing_else() -> None:
+    layout = Layout("x", (Rule("{n}.w", "qkv#{n}/2"), Rule("a", "a")))
+    found = plan(layout, {"0.w": (1,), "a": (1,), "1.w": (1,)})
+    asked: list[str] = []
+
+    def native_weight(key: str) -> Tensor:
+        asked.append(key)
+        return torch.ones(1)
+
+    assert [(key, len(asked)) for key, _ in found.write(native_weight)] == [("a", 2), ("qkv", 3)]
+
+
+def test_write_refuses_to_lose_blocks() -> None:
+    found = plan(Layout("half", (Rule("q", "qkv#0/3"),)), {"q": (2,)})
+    with pytest.raises(KeyMismatchError, match="the map fills parts of stored tensors only") as refused:
+        dict(found.write(lambda key: torch.zeros(2)))
+    assert (refused.value.where, refused.value.found) == ("layout 'half'", "qkv: 1 of its blocks")
+
+
+def test_blocks_of_the_wrong_size_are_named() -> None:
+    layout = Layout("x", (Rule("{n}.w", "qkv#{n}/3"),))
+    found = plan(layout, {f"{n}.w": (2, 3) for n in range(3)}, {"qkv": (4, 3)})
+    assert found.misshapen == ("qkv [4, 3] instead of [6, 3]",) * 3
+    missing = plan(layout, {"0.w": (2, 3)}, {"other": (6, 3)})
+    assert (missing.missing, missing.unexpected) == (("qkv",), ("other",))

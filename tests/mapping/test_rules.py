@@ -6,6 +6,7 @@ import pytest
 
 from vaeport.errors import ConfigError
 from vaeport.mapping import Drop, Fuse, Layout, Rule, Units
+from vaeport.mapping.rules import Block
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,41 @@ def test_fused_keys_come_in_native_order() -> None:
 def test_units() -> None:
     assert Units().foreign_shape((3, 4)) == (3, 4)
     assert Units(lead=1, trail=2).foreign_shape((3,)) == (1, 3, 1, 1)
+
+
+def test_negative_units_are_axes_that_the_stored_tensor_lacks() -> None:
+    assert Units(trail=-2).foreign_shape((3, 4, 1, 1)) == (3, 4)
+    assert Units(lead=-1, trail=1).foreign_shape((1, 3)) == (3, 1)
+    assert Units(lead=-1, trail=-1).foreign_shape((1, 3, 1)) == (3,)
+
+
+def test_transposed_units() -> None:
+    assert Units(transposed=True).foreign_shape((3, 4)) == (4, 3)
+    assert Units(trail=-2, transposed=True).foreign_shape((3, 4, 1, 1)) == (4, 3)
+    assert Units(trail=1, transposed=True).foreign_shape((3, 4)) == (1, 4, 3)
+
+
+def test_parts_may_lie_in_different_ways() -> None:
+    fuse = Fuse(("q", "k"), (Units(trail=2), Units(transposed=True)))
+    rule = Rule("qkv", "to_{part}", fuse=fuse)
+    assert [rule.units_of(i) for i in range(2)] == [*fuse.units]
+    alike = Rule("qkv", "to_{part}", Units(trail=1), Fuse(("q", "k")))
+    assert [alike.units_of(i) for i in range(2)] == [Units(trail=1)] * 2
+    assert Rule("a", "b", Units(lead=1)).units_of(0) == Units(lead=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "block"),
+    [("a.b", Block("a.b", 0, 1)), ("a.b#0/3", Block("a.b", 0, 3)), ("a.1.b#11/12", Block("a.1.b", 11, 12))],
+)
+def test_blocks(text: str, block: Block) -> None:
+    assert Block.parse(text) == block
+
+
+def test_a_rule_names_blocks() -> None:
+    assert Rule("a.{i}.k", "b.{i}.qkv#1/3").foreign_keys("a.2.k") == ("b.2.qkv#1/3",)
+    fused = Rule("a.{i}.qkv", "b.{i}.kqv#{part}", fuse=Fuse(("1/3", "0/3", "2/3")))
+    assert fused.foreign_keys("a.0.qkv") == ("b.0.kqv#1/3", "b.0.kqv#0/3", "b.0.kqv#2/3")
 
 
 def layout() -> Layout:

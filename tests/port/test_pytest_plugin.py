@@ -235,8 +235,10 @@ def test_without_no_skip_a_module_may_skip(pytester: pytest.Pytester) -> None:
 def test_many_tests_over_workers(pytester: pytest.Pytester) -> None:
     """Every outcome arrives once; equal names share no file."""
     tests = "".join(t.replace("test_wan", f"test_{i}") for i, t in enumerate([PASS, SKIP, RED, BLOCKED, PASS]))
+    tests += "def test_only_the_controller_writes(pytestconfig):\n"
+    tests += "    assert not pytestconfig.pluginmanager.has_plugin('vaeport-results')\n"
     done = run(pytester, tests, "-n", "2", "--parity-json", "out/parity.json")
-    done.assert_outcomes(passed=2, skipped=1, failed=2)
+    done.assert_outcomes(passed=3, skipped=1, failed=2)
     found = sorted(rows(pytester), key=lambda row: str(row["test"]))
     assert [row["status"] for row in found] == [
         *("non_skip_pass", "scaffold_skip", "debug_red", "blocked", "non_skip_pass"),
@@ -305,16 +307,14 @@ def test_sd(parity):
 """
 
 
-@pytest.mark.parametrize(("factor", "status"), [(1.0, "non_skip_pass"), (1.0 + 1e-9, "debug_red")])
-def test_a_real_proof(pytester: pytest.Pytester, factor: float, status: str) -> None:
-    """The image VAE at narrow width against Diffusers, through the production loader; then its scale is a hair off."""
+def test_a_real_proof(pytester: pytest.Pytester) -> None:
+    """The image VAE at narrow width against Diffusers, whose scale is a hair off: all else is compared and holds."""
     pytester.syspathinsert(ROOT)
-    pytester.makepyfile(REAL.replace("SCALE}", f"{ARCHS['autoencoder_kl'].scaling_factor * factor}" + "}"))
+    pytester.makepyfile(REAL.replace("SCALE", f"{ARCHS['autoencoder_kl'].scaling_factor * (1 + 1e-9)}"))
     pytester.runpytest_inprocess(*pytest_plugin.plugin_arguments(), "-p", "no:cacheprovider", *REPORTS)
     (row,) = rows(pytester)
-    assert row["status"] == status, row["result"]
+    assert row["status"] == "debug_red", row["result"]
     verdict = json.loads((pytester.path / "out" / str(row["verdict"])).read_text())
-    assert len(verdict["rows"]) >= 7
-    assert {one["where"].partition(",")[0].rpartition(" ")[2] for one in verdict["failures"]} == (
-        set() if status == "non_skip_pass" else {"normalized"}
-    )
+    assert {one["output"] for one in verdict["rows"] if one["passed"]} >= {"decoded", "unclamped", "mean", "moments"}
+    assert {one["output"] for one in verdict["rows"] if not one["passed"]} == {"normalized"}
+    assert {one["name"] for one in verdict["failures"]} == {"same function"}

@@ -29,6 +29,7 @@ def command(
     drop: Annotated[list[str] | None, typer.Option(help='Keys that are left out: "REGEX=REASON". Repeatable.')] = None,
     variant: Annotated[str | None, typer.Option(help="Published configuration, where the code cannot tell.")] = None,
     native: Annotated[str | None, typer.Option(help="Native class outside the library: package.module:Class.")] = None,
+    native_args: Annotated[str, typer.Option(help="Constructor arguments of --native: JSON, or a .json file.")] = "{}",
     official_python: Annotated[str | None, typer.Option(help="Interpreter that has the official code.")] = None,
     stub: Annotated[
         list[str] | None, typer.Option(help="What stands in for a missing name: module.Name=module:object. Repeatable.")
@@ -73,11 +74,23 @@ def command(
     from vaeport.port.run import Port
 
     request = Request(
-        source=source, family=family, component=component, arguments=_object(args, "--args"),
-        call_arguments=_object(call_args, "--call-args"), weights=weights, prefix=prefix,
-        drops=tuple(drop or ()), variant=variant, native=native, python=official_python, stubs=_stubs(stub or []),
-        dtypes=tuple(filter(None, dtypes.split(","))), until=until, root=Path(), folder=into,
-    )  # fmt: skip
+        source,
+        family,
+        component,
+        arguments=_object(args, "--args"),
+        call_arguments=_object(call_args, "--call-args"),
+        weights=weights,
+        prefix=prefix,
+        drops=tuple(drop or ()),
+        variant=variant,
+        native=native,
+        native_arguments=_object(native_args, "--native-args"),
+        python=official_python,
+        stubs=_stubs(stub or []),
+        dtypes=tuple(filter(None, dtypes.split(","))),
+        until=until,
+        folder=into,
+    )
     done, code = Port(request, say).run()
     _print(done, as_json)
     raise typer.Exit(code)

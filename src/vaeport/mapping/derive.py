@@ -50,10 +50,11 @@ class Graph:
                     self.labels[node] = (operand.kind, _shape(operand, flow.shapes, node[0], block))
                     self.operands[node] = operand
                     self.uses.setdefault(node, number)
+        elementwise = use.operands[0].kind in ("scale", "shift")
         for source in use.inputs:
             for block, nodes in zip(blocks[number], stages[0], strict=True):
                 # a bias that is added by an operation of its own has the blocks of its matrix
-                own = source.part is None and blocks.get(source.use) == blocks[number]
+                own = elementwise and source.part is None and blocks.get(source.use) == blocks[number]
                 self._join(flow, blocks, Source(source.use, block, source.softmax) if own else source, nodes)
         for one, other in pairwise(stages):
             for above, below in zip(one, other, strict=True):
@@ -109,42 +110,50 @@ def _shape(operand: Operand, shapes: Mapping[str, tuple[int, ...]], key: str, pa
 
 def colours(graphs: tuple[Graph, Graph], fixed: Mapping[tuple[int, Node], int]) -> list[dict[Node, int]]:
     """Colour refinement of two graphs together; nodes in `fixed` ((side, node) -> number) have colours of their own."""
-    sides: list[dict[Node, int]] = [
+    sides = [
         {node: hash((label, fixed.get((side, node)))) for node, label in graph.labels.items()}
         for side, graph in enumerate(graphs)
     ]
+    return _refined(graphs, sides, ("before", "after"))
+
+
+def _refined(graphs: tuple[Graph, Graph], sides: list[dict[Node, int]], ways: tuple[str, ...]) -> list[dict[Node, int]]:
     count = -1
     while count != (count := len({c for side in sides for c in side.values()})):
-        sides = _refined(graphs, sides)
+        sides = [
+            {
+                node: hash((colour, *(_around(getattr(graph, way)[node], side) for way in ways)))
+                for node, colour in side.items()
+            }
+            for graph, side in zip(graphs, sides, strict=True)
+        ]
     return sides
 
 
-def _refined(graphs: tuple[Graph, Graph], sides: list[dict[Node, int]]) -> list[dict[Node, int]]:
-    return [
-        {
-            node: hash((colour, _around(graph.before[node], side), _around(graph.after[node], side)))
-            for node, colour in side.items()
-        }
-        for graph, side in zip(graphs, sides, strict=True)
-    ]
-
-
 def origins(graphs: tuple[Graph, Graph]) -> tuple[list[Node], list[Node]]:
-    """Where two graphs differ first: nodes whose nearest surroundings the other side does not have as often.
+    """Where two graphs differ: nodes that nothing of the other side equals by what lies before nor by what lies after.
 
-    A difference spreads through all colours in the end; the nodes that lose their partners first lie around it.
+    If there are none, only edges differ: the first nodes whose past has no equal. In the order of the flow.
     """
-    sides = [{node: hash(label) for node, label in graph.labels.items()} for graph in graphs]
-    count = -1
-    while True:
-        numbers = [Counter(side.values()) for side in sides]
-        odd = tuple(
-            [n for n, colour in side.items() if n in graph.operands and numbers[0][colour] != numbers[1][colour]]
-            for graph, side in zip(graphs, sides, strict=True)
-        )
-        if odd[0] or odd[1] or count == (count := len(numbers[0] + numbers[1])):
-            return odd[0], odd[1]
-        sides = _refined(graphs, sides)
+    labels = [{node: hash(label) for node, label in graph.labels.items()} for graph in graphs]
+    past, future = (_alone(_refined(graphs, labels, (way,))) for way in ("before", "after"))
+    found = [p & f for p, f in zip(past, future, strict=True)]
+    if not any(found):
+        found = [
+            {node for node in nodes if not any(before in nodes for before, _ in graph.before[node])}
+            for graph, nodes in zip(graphs, past, strict=True)
+        ]
+    mine, theirs = (
+        sorted(nodes & graph.operands.keys(), key=lambda node: (graph.uses[node], str(node)))
+        for graph, nodes in zip(graphs, found, strict=True)
+    )
+    return mine, theirs
+
+
+def _alone(sides: list[dict[Node, int]]) -> list[set[Node]]:
+    """Nodes whose colour the other side does not have as often."""
+    numbers = [Counter(side.values()) for side in sides]
+    return [{node for node, colour in side.items() if numbers[0][colour] != numbers[1][colour]} for side in sides]
 
 
 def _around(edges: set[tuple[Node, bool]], side: Mapping[Node, int]) -> tuple[tuple[tuple[int, bool], int], ...]:

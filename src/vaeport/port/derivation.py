@@ -18,11 +18,10 @@ from vaeport.mapping import Drop, Layout, Plan, plan
 from vaeport.mapping.derive import Graph, Match, Node, choices, match, origins, settled
 from vaeport.mapping.flow import Flow
 from vaeport.mapping.induce import induce, pairs_of
-from vaeport.port.flows import draw_by_flow, native_values
+from vaeport.port.flows import draw_by_flow, drawn_for, native_values
 from vaeport.proof.cases import cases_of
 from vaeport.proof.prove import Proof
 from vaeport.proof.remote import RemoteSide
-from vaeport.proof.seeded import gains
 from vaeport.proof.sides import NativeSide
 from vaeport.proof.verdict import Verdict
 from vaeport.registry import Registration
@@ -220,7 +219,7 @@ def twin(
     with torch.device("meta"):
         contract = model(arch).contract
     mapped = derived.plan
-    drawn = draw_by_flow(flow, 0, gains(mapped, clamped=contract.clamp is not None))
+    drawn = drawn_for(flow, mapped, 0, clamped=contract.clamp is not None)
     one = with_layout(registration, derived.layout)
     with tempfile.TemporaryDirectory(prefix="vaeport-") as folder:
         weights = Path(folder) / "drawn.safetensors"

@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vaeport.configs import LatentContract
+from vaeport.mapping import Plan
 from vaeport.mapping.flow import Flow
 from vaeport.mapping.trace import trace
 from vaeport.proof.calling import Caller, Outputs
 from vaeport.proof.draw import draw_input, draw_media
+from vaeport.proof.seeded import OUTPUT_GAIN, QUERY_GAIN, gains
 from vaeport.proof.sides import ReferenceSide
 from vaeport.vae import VAE
 
@@ -123,6 +125,33 @@ def draw_by_flow(flow: Flow, seed: int, gains: Mapping[str, float]) -> dict[str,
     return {
         key: _drawn(key, shape, kinds.get(key, "log"), seed) * gains.get(key, 1.0) for key, shape in flow.shapes.items()
     }
+
+
+def drawn_for(flow: Flow, mapped: Plan, seed: int, *, clamped: bool) -> dict[str, Tensor]:
+    """Official weights on which a fault shows: activations of unit size, attention that is neither flat nor sharp."""
+    return draw_by_flow(flow, seed, {**flow_gains(flow, clamped=clamped), **gains(mapped, clamped=clamped)})
+
+
+def flow_gains(flow: Flow, *, clamped: bool) -> dict[str, float]:
+    """Factors on drawn weights that a flow asks for: sharper queries and keys, a quieter output if it is clamped."""
+    found: dict[str, float] = {}
+
+    def matrix(use: int | str) -> None:
+        while isinstance(use, int):
+            first = flow.uses[use].operands[0]
+            if first.kind == "linear":
+                found.update({key.partition("#")[0]: QUERY_GAIN for key in first.keys})
+                return
+            use = next(iter(flow.uses[use].inputs)).use
+
+    for use in flow.uses:
+        for source in use.inputs:
+            if source.softmax:
+                matrix(source.use)
+    for source in flow.outputs.get("decoded", ()) if clamped else ():
+        if isinstance(source.use, int):
+            found.update(dict.fromkeys(flow.uses[source.use].keys, OUTPUT_GAIN))
+    return found
 
 
 def _drawn(key: str, shape: Shape, kind: str, seed: int) -> Tensor:

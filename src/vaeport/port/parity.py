@@ -23,12 +23,12 @@ from vaeport.mapping import Layout, plan
 from vaeport.mapping.flow import Flow
 from vaeport.port.convert import checkpoint_tensors, official_weights
 from vaeport.port.derivation import with_layout
-from vaeport.port.flows import draw_by_flow
+from vaeport.port.elsewhere import native_at
+from vaeport.port.flows import drawn_for
 from vaeport.proof.calling import Convention
 from vaeport.proof.cases import cases_of
 from vaeport.proof.prove import Proof
 from vaeport.proof.remote import RemoteSide
-from vaeport.proof.seeded import gains
 from vaeport.proof.setup import native_of
 from vaeport.proof.sides import NativeSide
 from vaeport.proof.verdict import Verdict
@@ -37,6 +37,7 @@ from vaeport.runtime.load import load, load_as
 from vaeport.vae import VAE
 
 Scope = Literal["production_loader", "implementation_subcomponent", "both"]
+PRODUCTION, IMPLEMENTATION = "production loader", "implementation"
 _VARIABLE = re.compile(r"\$\{?([A-Z][A-Z0-9_]*)\}?")
 
 
@@ -47,6 +48,7 @@ class Parity:
     family, component   as in the port's record
     native              native name or "package.module:Class"
     arch                published config of the native model (or the name of a variant)
+    native_args         constructor arguments of a native class outside the library
     reference           "package.module:Class" or "folder/file.py:Class"; `$NAME` stands for an environment variable
     reference_args, convention, reference_python
                         how it is built, called and where it runs
@@ -64,6 +66,7 @@ class Parity:
     arch: Mapping[str, Any] | str
     reference: str
     reference_args: Mapping[str, Any] | None = None
+    native_args: Mapping[str, Any] = field(default_factory=dict)
     convention: Mapping[str, Any] = field(default_factory=dict)
     reference_python: str | None = None
     weights: str | None = None
@@ -98,11 +101,11 @@ class Parity:
         """The verdict over everything that the coverage scope names."""
         parts: dict[str, Verdict] = {}
         if self.coverage_scope in ("production_loader", "both"):
-            parts["production loader"] = self._production()
+            parts[PRODUCTION] = self._production()
         if self.coverage_scope in ("implementation_subcomponent", "both"):
-            parts["implementation"] = self._implementation(self.coverage_scope == "both")
+            parts[IMPLEMENTATION] = self._implementation(self.coverage_scope == "both")
         first = next(iter(parts.values()))
-        whole = Verdict(first.reference, first.native, {"coverage_scope": self.coverage_scope})
+        whole = Verdict(first.reference, first.native)
         for name, verdict in parts.items():
             whole.evidence[name] = verdict.evidence
             whole.rows += verdict.rows
@@ -110,11 +113,12 @@ class Parity:
             whole.notes += [f"{name}: {note}" for note in verdict.notes]
             if not verdict.rows:
                 whole.fail("evidence", "empty", name, "nothing was compared")
+        whole.evidence["coverage_scope"] = _covered({name for name, verdict in parts.items() if verdict.rows})
         return whole
 
     @cached_property
     def _registration(self) -> Registration:
-        registration = native_of(self.native)
+        registration = native_at(self.native, self.native_args) if ":" in self.native else native_of(self.native)
         return with_layout(registration, self._layout) if self._layout else registration
 
     @cached_property
@@ -180,11 +184,20 @@ class Parity:
         flow = Flow.from_json(parse_json_object(Path(_filled(self.flow)).read_bytes())["flow"])
         shapes = {key: tuple(t.shape) for key, t in vae.state_dict().items()}
         layout = next(one for one in registration.layouts if plan(one, shapes, flow.shapes).fits)
-        drawn = draw_by_flow(flow, 1, gains(plan(layout, shapes, flow.shapes), clamped=vae.contract.clamp is not None))
+        drawn = drawn_for(flow, plan(layout, shapes, flow.shapes), 1, clamped=vae.contract.clamp is not None)
         with tempfile.TemporaryDirectory(prefix="vaeport-") as folder:
             weights = Path(folder) / "drawn.safetensors"
             save_file({key: tensor.contiguous() for key, tensor in drawn.items()}, weights)
             return Proof(side, native, (layout,), weights=weights, dtypes=dtypes, cases=cases).run()
+
+
+def _covered(parts: set[str]) -> str:
+    """The coverage scope of what gave figures; empty if nothing did."""
+    if parts == {PRODUCTION, IMPLEMENTATION}:
+        return "both"
+    return {PRODUCTION: "production_loader", IMPLEMENTATION: "implementation_subcomponent"}.get(
+        next(iter(parts), ""), ""
+    )
 
 
 def read_layout(file: Path) -> Layout:

@@ -75,7 +75,7 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
 
 
 class _Patient:
-    """Calls on the meta device; after one that failed the implementation is built anew, for it may keep a torn state."""
+    """Calls on the meta device; after one that failed the implementation is built anew: it may keep a torn state."""
 
     def __init__(self, side: ReferenceSide) -> None:
         self.side, self.convention = side, side.convention
@@ -102,7 +102,7 @@ class _Patient:
 def _first_call(
     caller: _Patient, convention: Convention
 ) -> tuple[str, int, tuple[int, ...], tuple[int, ...], list[str]]:
-    """Modality, channels and sizes of the first call that succeeds, the latent's shape, and the calls that failed."""
+    """Modality, channels, sizes and latent shape of the first call that succeeds, and the calls that failed."""
     ranks = {t.dim() for t in caller.caller.module.state_dict().values()}
     order = [m for m, rank in (("video", 5), ("image", 4), ("audio", 3)) if rank in ranks] or [
         "image",

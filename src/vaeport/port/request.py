@@ -33,7 +33,8 @@ class Request:
     weights, prefix, drops
                     official checkpoint; what stands before its keys; "REGEX=REASON" for keys that are left out
     variant         published configuration, where the official code leaves its constants to the caller
-    native          "package.module:Class" of a native model outside the library
+    native, native_arguments
+                    "package.module:Class" of a native model outside the library, and its constructor's arguments
     python          interpreter of the environment that has the official code
     stubs           {"module.attribute": "module:object"} for what is missing there
     until           last step to carry out
@@ -50,6 +51,7 @@ class Request:
     drops: Sequence[str] = ()
     variant: str | None = None
     native: str | None = None
+    native_arguments: Mapping[str, Any] = field(default_factory=dict)
     python: str | None = None
     stubs: Mapping[str, str] = field(default_factory=dict)
     dtypes: Sequence[str] = ("float32", "bfloat16")

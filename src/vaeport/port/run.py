@@ -31,6 +31,7 @@ from vaeport.port.contracts.steps import STEPS, StepName
 from vaeport.port.contracts.text import tidy
 from vaeport.port.convert import convert, parse_drop
 from vaeport.port.derivation import Derived, derive_map, layouts_of, twin
+from vaeport.port.elsewhere import native_at
 from vaeport.port.findings import concerns_of, to_write
 from vaeport.port.parity import read_layout
 from vaeport.port.request import Request, official_ref, official_root
@@ -341,15 +342,21 @@ class Port:
 
     @cached_property
     def _reuse_proof(self) -> ReuseProof:
-        own = (native_of(self.request.native),) if self.request.native else None
+        own = (self._own,) if self._own else None
         contract: Any = self.state.contract
         return reuse_proof(self._flow, contract, self.request.arguments, own, self.request.variant)
 
     @cached_property
+    def _own(self) -> Registration | None:
+        """The native class that the user named."""
+        name = self.request.native
+        return native_at(name, self.request.native_arguments) if name else None
+
+    @cached_property
     def _native(self) -> tuple[Registration, VAEArchConfig]:
         """The native class and its arguments, as the reuse proof found them."""
-        name = self.request.native or self.state.reuse.native.split()[0]
-        registration, published = native_of(name), dict(self.state.reuse.arguments)
+        registration = self._own or native_of(self.state.reuse.native.split()[0])
+        published = dict(self.state.reuse.arguments)
         return registration, registration.model.arch_class.from_published(published)
 
     @property

@@ -65,6 +65,7 @@ def write_test(request: Request, state: PortState, arch: Mapping[str, Any] | str
         "component": request.component,
         "native": request.native or (state.target.name if arch else request.family),
         "arch": arch,
+        "native_args": dict(request.native_arguments) or None,
         "reference": f"{place}:{cls}",
         "reference_args": json.loads(json.dumps(dict(request.arguments), default=str)),
         "convention": {key: value for key, value in held.items() if value},

@@ -1,25 +1,27 @@
 """Importing official code as it stands: from an import path, or from a file of a source folder.
 
 A file is imported without running the `__init__.py` of the packages around it, which often import a whole application.
-Modules that are missing are replaced by stubs, one after the other as the import asks for them; imports that the code
-itself guards with `try` stay failed. A stub may be imported, subclassed and used as a decorator; calling one raises.
-`stubs` may name an object that stands in: {"pytorch_lightning.LightningModule": "torch.nn:Module"}.
+Modules that are missing are replaced by stubs (`vaeport.proof.stubs`), one after the other as the import asks for them;
+imports that the code itself guards with `try` stay failed. `stubs` may name an object that stands in:
+{"pytorch_lightning.LightningModule": "torch.nn:Module"}.
+
+What official code prints goes to stderr. An import that fails leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from vaeport.errors import ProofError
+from vaeport.proof.stubs import StubFinder, StubModule
 
 MOST_STUBS = 64
 stubbed: set[str] = set()
@@ -45,14 +47,19 @@ def import_object(path: str, stubs: Mapping[str, str] | None = None) -> Any:
             found=f"{place} has no `{name}`; its own classes: {', '.join(known) or 'none'}",
             fix="name one that it has",
         ) from None
+    except (Exception, SystemExit) as error:  # a module that imports its names when they are asked for
+        raise _unimportable(place, error) from error
 
 
 def _from_path(name: str, path: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        with contextlib.redirect_stdout(sys.stderr):
+            return importlib.import_module(name)
     except (ImportError, AttributeError) as error:
         fix = "install it, or run it in its own environment with --reference-python (--official-python of `port`)"
         raise ProofError(f"cannot import {path}", found=f"{type(error).__name__}: {error}", fix=fix) from error
+    except (Exception, SystemExit) as error:
+        raise _unimportable(name, error) from error
 
 
 def _from_file(file: Path, stubs: Mapping[str, str]) -> ModuleType:
@@ -62,20 +69,37 @@ def _from_file(file: Path, stubs: Mapping[str, str]) -> ModuleType:
     packages: list[Path] = []
     while ((packages[-1] if packages else file).parent / "__init__.py").exists():
         packages.append((packages[-1] if packages else file).parent)
-    root = (packages[-1] if packages else file).parent
+    roots = [(packages[-1] if packages else file).parent]
     name = ".".join([*(p.name for p in reversed(packages)), file.stem])
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(file):
+    if not packages and name in sys.modules and not _is(sys.modules[name], file):
+        name = f"{name}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"  # the name is another module's
+    if name in sys.modules and _is(sys.modules[name], file):
         return sys.modules[name]
-    finder = _StubFinder(stubs)
+    finder = StubFinder(stubs, import_object)
+    modules, path, known = dict(sys.modules), list(sys.path), set(stubbed)
     sys.meta_path.append(finder)
-    before, roots = set(sys.modules), [root]
+    try:
+        _make_way(packages)
+        return _imported(name, file, roots, packages, finder)
+    except ProofError:
+        sys.meta_path.remove(finder)
+        sys.path[:] = path
+        stubbed.intersection_update(known)
+        _forget(set(sys.modules) - set(modules), roots)
+        sys.modules.update(modules)
+        raise
+
+
+def _imported(name: str, file: Path, roots: list[Path], packages: Sequence[Path], finder: StubFinder) -> ModuleType:
+    """Attempt after attempt, each with one stub or one root more."""
+    before = set(sys.modules)
     for _ in range(MOST_STUBS):
         try:
             return _attempt(name, file, roots, packages)
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if not missing or missing.split(".")[0] in {p.name for p in packages} or finder.knows(missing):
-                raise _unimportable(file, error) from error
+                raise _unimportable(file, error, roots) from error
             above = [folder.parent for folder in file.parents if folder.name == missing.split(".")[0]]
             if above and above[0] not in roots:
                 roots.append(above[0])  # a package without __init__.py, which the file itself lies in
@@ -83,11 +107,33 @@ def _from_file(file: Path, stubs: Mapping[str, str]) -> ModuleType:
                 finder.roots.add(missing.split(".")[0])
                 stubbed.add(missing)
         except (Exception, SystemExit) as error:
-            raise _unimportable(file, error) from error
-        for module in set(sys.modules) - before:
-            if (sys.modules[module].__dict__.get("__file__") or str(root)).startswith(str(roots[-1])):
-                del sys.modules[module]
+            raise _unimportable(file, error, roots) from error
+        _forget(set(sys.modules) - before, roots)
     raise ProofError("the official code imports too many modules that are missing", where=file, found=sorted(stubbed))
+
+
+def _is(module: ModuleType, file: Path) -> bool:
+    return Path(getattr(module, "__file__", None) or "").resolve() == file
+
+
+def _make_way(packages: Sequence[Path]) -> None:
+    """Forgets packages of the same names that lie elsewhere."""
+    for package in packages:
+        dotted = ".".join(p.name for p in reversed(packages[packages.index(package) :]))
+        held = vars(sys.modules[dotted]).get("__path__", ()) if dotted in sys.modules else (package,)
+        if package not in {Path(place).resolve() for place in held}:
+            for name in [n for n in sys.modules if f"{n}.".startswith(f"{dotted}.")]:
+                del sys.modules[name]
+
+
+def _forget(names: Iterable[str], roots: Sequence[Path]) -> None:
+    """Removes modules that lie below the roots, and stubs; not what an environment inside a root has installed."""
+    for name in names:
+        held = getattr(sys.modules[name], "__dict__", {})
+        places = [Path(p) for p in ([held["__file__"]] if held.get("__file__") else held.get("__path__", ()))]
+        inside = [p.relative_to(root) for p in places for root in roots if p.is_relative_to(root)]
+        if isinstance(sys.modules[name], StubModule) or any("site-packages" not in p.parts for p in inside):
+            del sys.modules[name]
 
 
 def _attempt(name: str, file: Path, roots: Sequence[Path], packages: Sequence[Path]) -> ModuleType:
@@ -116,17 +162,23 @@ def _attempt(name: str, file: Path, roots: Sequence[Path], packages: Sequence[Pa
         sys.dont_write_bytecode = bytecode
 
 
-def _unimportable(file: Path, error: BaseException) -> ProofError:
+def _unimportable(where: str | Path, error: BaseException, roots: Sequence[Path] = ()) -> ProofError:
+    """What an import raised, with the innermost line of the source that it comes from."""
     trace = error.__traceback__
-    place = str(file)
+    place = str(where)
     while trace is not None:
         code = trace.tb_frame.f_code.co_filename
-        if Path(code).is_relative_to(file.parent):
+        own = any(Path(code).is_relative_to(root) for root in roots) if roots else not _machinery(code)
+        if own:
             place = f"{code}:{trace.tb_lineno}"
         trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f"{error.filename}:{error.lineno}"
+    if isinstance(error, ProofError):  # a stub that was called
+        return ProofError(error.what, where=place, found=error.where, fix=error.fix)
     cuda = "cuda" in str(error).lower() or "nvidia" in str(error).lower()
     fix = (
-        "it needs CUDA to be imported: run it on such a machine, or stub the module that asks (--stub NAME)"
+        "it needs CUDA to be imported: run it on a machine that has a GPU"
         if cuda
         else "run it in its own environment with --official-python, or give what it asks for: --stub NAME=module:object"
     )
@@ -134,51 +186,5 @@ def _unimportable(file: Path, error: BaseException) -> ProofError:
     return ProofError("the official code does not import", where=place, found=kind, fix=fix)
 
 
-class _Stub(type):
-    """A name of a module that is missing: may be imported, subclassed and used as a decorator, not called."""
-
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Stub(name, (), {"__module__": f"{cls.__module__}.{cls.__name__}"})
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if len(args) == 1 and not kwargs and isinstance(args[0], FunctionType | type):
-            return args[0]
-        full = f"{cls.__module__}.{cls.__qualname__}"
-        raise ProofError(
-            "the official code uses a module that is missing",
-            where=full,
-            fix=f"install it, or --stub {full}=module:object",
-        )
-
-
-class _StubModule(ModuleType):
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        target = self.__spec__.loader.stubs.get(f"{self.__name__}.{name}")  # type: ignore[union-attr]
-        return import_object(target) if target else _Stub(name, (), {"__module__": self.__name__})
-
-
-class _StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds every module below the names that are stubbed; the last finder that is asked."""
-
-    def __init__(self, stubs: Mapping[str, str]) -> None:
-        self.stubs = stubs
-        self.roots: set[str] = set()
-
-    def knows(self, name: str) -> bool:
-        """Whether a module is stubbed."""
-        return name.split(".")[0] in self.roots
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        """A spec for a stub."""
-        return importlib.machinery.ModuleSpec(name, self, is_package=True) if self.knows(name) else None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        """An empty module that makes up its names."""
-        return _StubModule(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run."""
+def _machinery(code: str) -> bool:
+    return code == __file__ or code.startswith("<frozen") or not {"importlib", "torch"}.isdisjoint(Path(code).parts)

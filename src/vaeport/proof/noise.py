@@ -12,7 +12,10 @@ _NORMAL = {"randn", "randn_like", "normal", "normal_", "normal_functional"}
 
 
 class Noise(TorchDispatchMode):
-    """Every normal random tensor within is `value` (a number, or a tensor of its shape); `drawn` counts them."""
+    """Every standard normal random tensor within is `value` (a number, or a tensor of its shape); `drawn` counts them.
+
+    One that is drawn with a mean and a deviation of its own is mean + deviation * value.
+    """
 
     def __init__(self, value: float | Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -22,10 +25,17 @@ class Noise(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operation."""
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket.__name__ in _NORMAL and isinstance(out, Tensor):
-            self.drawn += 1
-            return out.copy_(self.value) if isinstance(self.value, Tensor) else out.fill_(self.value)
-        return out
+        name = func.overloadpacket.__name__
+        if name not in _NORMAL or not isinstance(out, Tensor):
+            return out
+        self.drawn += 1
+        given: tuple[Any, ...] = args[0 if name == "normal" else 1 :] if name.startswith("normal") else ()
+        mean, deviation = (list(given) + [0.0, 1.0][len(given) :])[:2]
+        return out.copy_(_full(deviation, out) * self.value + _full(mean, out))
+
+
+def _full(value: float | Tensor, like: Tensor) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.full_like(like, value)
 
 
 def without_noise(value: Any) -> Any:

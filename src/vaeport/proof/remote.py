@@ -108,6 +108,9 @@ class RemoteSide:
                 "no captures of the reference yet", where=self.folder, fix="run once with --reference-python"
             )
         (folder / "request.json").write_text(json.dumps({**self._spec(), **request}))
+        answer, told = folder / "out.json", folder / "error.json"
+        for stale in (answer, told):
+            stale.unlink(missing_ok=True)
         source = str(Path(__file__).parents[2])
         environment = {
             **os.environ,
@@ -123,14 +126,13 @@ class RemoteSide:
             )
         except OSError as error:
             raise BlockedError("the reference's interpreter does not start", where=self.python, found=error) from error
-        if done.returncode != 0:
-            told = folder / "error.json"
+        if done.returncode != 0 or not answer.exists():
             if told.exists():
                 raise ProofError(**json.loads(told.read_text()))
             raise ProofError(
                 "the reference failed in its own environment", where=self.python, found=done.stderr.strip()[-2000:]
             )
-        return json.loads((folder / "out.json").read_text())  # type: ignore[no-any-return]
+        return json.loads(answer.read_text())  # type: ignore[no-any-return]
 
 
 def main(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Parity of the magvit vae with its official implementation; written by `vaeport port`.
 
-    pytest tests/local_tests/vaes/test_magvit_vae_parity.py -v -s --no-skip
+pytest tests/local_tests/vaes/test_magvit_vae_parity.py -v -s --no-skip
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PARITY = Parity(
     family="magvit",
     component="vae",
     native="magvit",
-    arch={},
+    arch="easyanimate-v5.1",
     reference="diffusers:AutoencoderKLMagvit",
     reference_args={
         "_class_name": "AutoencoderKLMagvit",

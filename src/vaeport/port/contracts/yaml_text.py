@@ -21,7 +21,7 @@ def parse_yaml(text: str) -> list[Any]:
     Raises:
         YamlProblemError: anything else, and two equal keys in one mapping.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         return list(yaml.load_all(text, Loader=_loader()))
