@@ -123,7 +123,7 @@ class Tracer(TorchDispatchMode):
         channels = self._channels.get(tensor)
         if channels is None or not channels.index.numel():
             return held
-        seen = channels.index.unique()
+        seen = _once(channels.index).unique()
         first, last = int(seen[0]), int(seen[-1]) + 1
         if len(seen) == channels.count or len(seen) != last - first:
             return held
@@ -195,6 +195,8 @@ class Tracer(TorchDispatchMode):
         made = _Data(sources, tuple(dict.fromkeys(trail)))
         for tensor in outputs:
             self._write(tensor, made, name.endswith("_") and tensor.numel() < _held(tensor))
+        if name in ("cat", "stack"):
+            self._join(func, args, kwargs, outputs[0])
         channels = self._channels.get(data[0]) if len(data) == 1 and name in _POINTWISE | {"_unsafe_view"} else None
         if channels is None:
             return
@@ -202,6 +204,14 @@ class Tracer(TorchDispatchMode):
             self._follow(channels, data[0], torch.ops.aten.reshape, (args[0], args[1]), {}, outputs)
         elif outputs[0].shape == channels.index.shape:
             self._channels[outputs[0]] = channels
+
+    def _join(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+        """Channels of one use that are put together again, in whatever order, keep their numbers."""
+        held = [self._channels.get(t) for t in args[0]]
+        first = held[0]
+        if first is not None and all(c is not None and c.use == first.use for c in held):
+            index = func([c.index for c in held], *args[1:], **kwargs)
+            self._channels[out] = _Channels(first.use, first.count, index)
 
     def _write(self, tensor: Tensor, made: _Data, partly: bool) -> None:
         before = self._data.get(_storage(tensor))
@@ -277,6 +287,11 @@ def _read(kind: str, weight: _Weight, stored: tuple[int, ...], tensor: Tensor, a
             return Operand(kind, (f"{weight.keys[0]}#{first // count}/{whole // count}",), shape)
     turned = torch.arange(whole).view(matrix).transpose(0, -1).reshape(-1)
     return Operand(kind, weight.keys, shape, len(matrix) == 2 and torch.equal(order, turned))
+
+
+def _once(index: Tensor) -> Tensor:
+    """What an expanded tensor repeats, once."""
+    return index[tuple(slice(0, 1) if step == 0 else slice(None) for step in index.stride())]
 
 
 def _storage(tensor: Tensor) -> int:

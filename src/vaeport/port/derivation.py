@@ -232,9 +232,9 @@ def twin(
 
 
 def with_layout(registration: Registration, layout: Layout) -> Registration:
-    """The registration with this layout beside its own."""
+    """The registration with this layout before its own, which may have the same keys in another order."""
     others = tuple(one for one in layouts_of(registration) if one.name != layout.name)
-    return replace(registration, load_layouts=lambda: (*others, layout))
+    return replace(registration, load_layouts=lambda: (layout, *others))
 
 
 def layouts_of(registration: Registration) -> tuple[Layout, ...]:

@@ -136,7 +136,7 @@ def elsewhere(path: str, arguments: Mapping[str, Any], call_arguments: Mapping[s
 def _pipeline_normalization(path: str, arguments: Mapping[str, Any], channels: int) -> dict[str, Any]:
     """What pipelines do with its latents, by its own `config`."""
     caller = ReferenceSide(path, arguments).open("meta")
-    zero, one = (caller.normalize(torch.full((1, channels, 1, 1), value)) for value in (0.0, 1.0))
+    zero, one = (caller.normalize(torch.full((1, channels, 1, 1), value, dtype=torch.float64)) for value in (0.0, 1.0))
     if zero is None or one is None:
         return {"where": "caller"}
     scale = (one - zero).flatten()

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vaeport.mapping.flow import Flow
+from vaeport.mapping.flow import Flow, Use
 from vaeport.port.request import Request
 from vaeport.port.reuse import ReuseProof
+
+_AT_REST = {"stride": 1, "padding": 0, "dilation": 1, "transposed": False, "output_padding": 0, "groups": 1}
 
 
 def concerns_of(contract: Mapping[str, Any], stubs: Sequence[str]) -> list[str]:
@@ -52,6 +54,13 @@ def _concerns(contract: Mapping[str, Any], stubs: Sequence[str]) -> Iterator[str
 
 def _short(value: Any) -> str:
     return f"{len(value)} numbers, first {value[0]}" if isinstance(value, list) else str(value)
+
+
+def _attributes(use: Use) -> str:
+    """Attributes of an operation; of a convolution those that are not at rest."""
+    rest = _AT_REST if "stride" in use.attributes else {}
+    given = {name: set(v) if isinstance(v, list) else {v} for name, v in use.attributes.items()}
+    return ", ".join(f"{name} {use.attributes[name]}" for name, v in given.items() if v != {rest.get(name)})
 
 
 def to_write(request: Request, contract: Mapping[str, Any], flow: Flow, proof: ReuseProof) -> str:
@@ -99,10 +108,7 @@ def to_write(request: Request, contract: Mapping[str, Any], flow: Flow, proof: R
     lines += ["| operation | weights | shape | reads | attributes | after |", "| --- | --- | --- | --- | --- | --- |"]
     for use in flow.uses:
         reads = ", ".join(sorted({s.use if isinstance(s.use, str) else flow.uses[s.use].keys[0] for s in use.inputs}))
-        attributes = ", ".join(
-            f"{k} {v}" for k, v in use.attributes.items() if v not in ([0] * 3, [1] * 3, False, [0] * 2, [1] * 2, 1)
-        )
         shape = "x".join(map(str, use.operands[0].shape))
-        cells = (use.operands[0].kind, ", ".join(use.keys), shape, reads, attributes, ", ".join(use.trail))
+        cells = (use.operands[0].kind, ", ".join(use.keys), shape, reads, _attributes(use), ", ".join(use.trail))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

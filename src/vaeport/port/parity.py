@@ -160,7 +160,7 @@ class Parity:
             native = {k: tuple(t.shape) for k, t in self._registration.model(self._arch).state_dict().items()}
         shapes = {key: tuple(shape) for key, shape in side.describe()["shapes"].items()}
         fitting = next((one for one in self._registration.layouts if plan(one, native, shapes).fits), None)
-        layout = fitting or self._registration.layouts[-1]
+        layout = fitting or self._registration.layouts[0]
         with official_weights(Path(_filled(self.weights)), layout, native, self.prefix) as (opened, mapped):
             official = checkpoint_tensors(opened, mapped)
             one = self._native(side, self.converted)

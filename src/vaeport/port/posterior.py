@@ -101,7 +101,8 @@ def _affine(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 def _round(values: Tensor, same: bool) -> Any:
-    return float(f"{values[0].item():.7g}") if same else [float(f"{v:.7g}") for v in values.tolist()]
+    rounded = [float(f"{v:.7g}") if abs(v) > 1e-12 else 0.0 for v in values.tolist()]
+    return rounded[0] if same else rounded
 
 
 def _clamp(posterior: Any, moments: Tensor) -> list[float] | None:

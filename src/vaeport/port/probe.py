@@ -6,6 +6,7 @@ Shapes are found on the meta device, without computing; the rest on weights draw
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
@@ -30,8 +31,12 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
 
     Raises ProofError if no call of encode and decode succeeds.
     """
-    caller = _Patient(side)
-    modality, channels, sizes, latent, failures = _first_call(caller, side.convention)
+    caller = _Patient(side, "meta")
+    try:
+        modality, channels, sizes, latent, failures = _first_call(caller, side.convention)
+    except ProofError:  # code that looks at values must compute
+        caller = _Patient(side, "cpu")
+        modality, channels, sizes, latent, failures = _first_call(caller, side.convention)
     side.convention = caller.convention
     axes = [_axis(caller, (1, channels, *sizes), latent, i, name) for i, name in enumerate(AXES[modality])]
     media = (1, channels, *(a["legal"] for a in axes))
@@ -75,11 +80,17 @@ def probe(side: ReferenceSide) -> dict[str, Any]:
 
 
 class _Patient:
-    """Calls on the meta device; after one that failed the implementation is built anew: it may keep a torn state."""
+    """Calls on a device; after one that failed the implementation is built anew: it may keep a torn state."""
 
-    def __init__(self, side: ReferenceSide) -> None:
-        self.side, self.convention = side, side.convention
-        self.caller = side.open("meta")
+    def __init__(self, side: ReferenceSide, device: str) -> None:
+        self.side, self.convention, self.device = side, side.convention, device
+        self.caller = self._open()
+
+    def _open(self) -> Caller:
+        caller = self.side.open(self.device)
+        caller.module.float()
+        caller.cast(self.device, torch.float32)
+        return caller
 
     def encoded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the latent of media of a shape."""
@@ -93,9 +104,10 @@ class _Patient:
     def _tried(self, method: str, shape: tuple[int, ...]) -> Any:
         self.caller.convention = self.convention
         try:
-            return getattr(self.caller, method)(torch.zeros(shape, device="meta"))
+            with torch.no_grad():
+                return getattr(self.caller, method)(torch.zeros(shape, device=self.device))
         except Exception:
-            self.caller = self.side.open("meta")
+            self.caller = self._open()
             raise
 
 
@@ -146,8 +158,9 @@ def _axis(caller: _Patient, media: tuple[int, ...], latent: tuple[int, ...], axi
     size = media[place]
     far = size + max(size, 64)
     multiple = round((far - size) / max(1, latents(far) - latents(size)))
-    steps = (decoded(2) - decoded(1), decoded(1))
-    offset = 1 if steps[1] == 1 and multiple > 1 else 0
+    least = _least(decoded)
+    step = decoded(least + 1) - decoded(least)
+    offset = 1 if decoded(least) - (least - 1) * step == 1 and multiple > 1 else 0
     counts = {"time": 2, "height": 2, "width": 3, "samples": 4}[name]
     legal = offset + multiple * counts
     odd = {}
@@ -160,9 +173,20 @@ def _axis(caller: _Patient, media: tuple[int, ...], latent: tuple[int, ...], axi
     held = odd[legal] == f"{counts + offset} latents, {legal} decoded"
     rule = f"{offset} + {multiple} k" if offset else f"{multiple} k"
     return {
-        "name": name, "multiple": multiple, "offset": offset, "decoded_per_latent": steps[0], "rule": rule,
+        "name": name, "multiple": multiple, "offset": offset, "decoded_per_latent": step, "rule": rule,
         "rule_held": held, "legal": legal, "latents": latents(legal), "lengths": {str(n): s for n, s in odd.items()},
     }  # fmt: skip
+
+
+def _least(decoded: Callable[[int], int]) -> int:
+    """The smallest of a few numbers of latents that decode takes."""
+    for n in (1, 2, 3, 4):
+        try:
+            decoded(n)
+        except Exception:  # foreign code raises what it likes
+            continue
+        return n
+    return 8
 
 
 def _decoding(caller: Caller, z: Tensor, flow: Flow) -> dict[str, Any]:
@@ -185,18 +209,8 @@ def _reach(
     found: dict[str, Any] = {}
     for half, shape in (("encode", media), ("decode", latent)):
         for axis, rule in enumerate(axes, start=2):
-            x = torch.zeros(shape)
             middle = shape[axis] // 2
-            x.narrow(axis, middle, 1).fill_(float("nan"))
-            with torch.no_grad():
-                if half == "encode":
-                    out = caller.encode(x)
-                    y = out.get("moments", out.get("mean", out.get("normalized")))
-                else:
-                    y = caller.decode(x)
-            assert y is not None
-            hit = y.isnan().transpose(0, axis).flatten(1).any(1).nonzero().flatten().tolist()
-            of = y.shape[axis]
+            hit, of = _spread(caller.decode if half == "decode" else lambda x: _moments(caller, x), shape, axis, middle)
             steps, offset = middle - rule["offset"], rule["offset"]
             first = offset + (steps // rule["multiple"] if half == "encode" else steps * rule["decoded_per_latent"])
             found[f"{half} {rule['name']}"] = {
@@ -206,6 +220,28 @@ def _reach(
                 "all": len(hit) == of,
             }
     return found
+
+
+def _moments(caller: Caller, x: Tensor) -> Tensor:
+    out = caller.encode(x)
+    return next(out[name] for name in ("moments", "mean", "normalized") if name in out)
+
+
+def _spread(call: Callable[[Tensor], Tensor], shape: tuple[int, ...], axis: int, middle: int) -> tuple[list[int], int]:
+    """Positions of the result that the middle one of the input reaches, and how many there are."""
+    x = torch.zeros(shape)
+    x.narrow(axis, middle, 1).fill_(float("nan"))
+    with torch.no_grad():
+        try:
+            y = call(x)
+            changed = y.isnan()
+        except Exception:  # distributions refuse what is not a number
+            x = torch.rand(shape)
+            y = call(x)
+            x.narrow(axis, middle, 1).neg_()
+            changed = (call(x) - y).abs() > 1e-12 * y.abs().max()
+    hit = changed.transpose(0, axis).flatten(1).any(1).nonzero().flatten().tolist()
+    return hit, y.shape[axis]
 
 
 def _lengths(flow: Flow, name: str) -> list[int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -98,18 +100,20 @@ class Request:
     def file(self) -> Path:
         """The file that defines the official class."""
         place = self.source.rpartition(":")[0] if re.search(r":[A-Za-z_]\w*$", self.source) else self.source
-        if place.endswith(".py") or "/" in place:
+        if _is_path(place):
             return _class_file(Path(place))
         if self.python is not None:
             return Path(place.replace(".", "/") + ".py")
+        reason = ""
         try:
-            spec = importlib.util.find_spec(place)
-        except (ImportError, ValueError):
-            spec = None
+            with contextlib.redirect_stdout(sys.stderr):
+                spec = importlib.util.find_spec(place)
+        except (Exception, SystemExit) as error:  # the packages above it run
+            spec, reason = None, f" ({type(error).__name__}: {error})"
         if spec is None or spec.origin is None:
             raise ConfigError(
                 "the official source is neither a file nor a module that is installed here",
-                found=self.source,
+                found=f"{self.source}{reason}",
                 expected="package.module:Class, or folder/file.py:Class",
                 fix="check the path, or name the interpreter that has it with --official-python",
             )
@@ -120,8 +124,8 @@ class Request:
         """The source with its class."""
         place, colon, name = self.source.rpartition(":")
         if colon and re.fullmatch(r"[A-Za-z_]\w*", name):
-            return f"{self.file}:{name}" if place.endswith(".py") or "/" in place else self.source
-        classes = vae_classes(self.file)
+            return f"{self.file}:{name}" if _is_path(place) else self.source
+        classes = vae_classes(self.file) if self.python is None or self.file.is_file() else []
         if len(classes) != 1:
             raise InputError(
                 "the source does not say which class it is about",
@@ -129,11 +133,7 @@ class Request:
                 found=f"{len(classes)} classes with encode and decode: {', '.join(classes) or 'none'}",
                 fix=f"name it: {self.source}:{classes[0] if classes else 'Class'}",
             )
-        return (
-            f"{self.file}:{classes[0]}"
-            if "/" in self.source or self.source.endswith(".py")
-            else f"{self.source}:{classes[0]}"
-        )
+        return f"{self.file if _is_path(self.source) else self.source}:{classes[0]}"
 
     def convention(self) -> Convention:
         """What the user said of the way in which it is called."""
@@ -165,6 +165,10 @@ class Request:
         """Hash of everything asked for that changes results."""
         held = {k: v for k, v in asdict(self).items() if k not in ("until", "root", "folder")}
         return hashlib.sha256(json.dumps([held, *more], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _is_path(place: str) -> bool:
+    return place.endswith(".py") or "/" in place or Path(place).is_dir()
 
 
 def official_root(file: Path) -> Path:

@@ -128,12 +128,15 @@ def _make_way(packages: Sequence[Path]) -> None:
 
 def _forget(names: Iterable[str], roots: Sequence[Path]) -> None:
     """Removes modules that lie below the roots, and stubs; not what an environment inside a root has installed."""
-    for name in names:
-        held = getattr(sys.modules[name], "__dict__", {})
-        places = [Path(p) for p in ([held["__file__"]] if held.get("__file__") else held.get("__path__", ()))]
-        inside = [p.relative_to(root) for p in places for root in roots if p.is_relative_to(root)]
-        if isinstance(sys.modules[name], StubModule) or any("site-packages" not in p.parts for p in inside):
-            del sys.modules[name]
+    for name in [name for name in names if _lies_below(sys.modules[name], roots)]:
+        del sys.modules[name]
+
+
+def _lies_below(module: ModuleType, roots: Sequence[Path]) -> bool:
+    held = getattr(module, "__dict__", {})
+    places = [Path(p) for p in ([held["__file__"]] if held.get("__file__") else held.get("__path__", ()))]
+    inside = [p.relative_to(root) for p in places for root in roots if p.is_relative_to(root)]
+    return isinstance(module, StubModule) or any("site-packages" not in p.parts for p in inside)
 
 
 def _attempt(name: str, file: Path, roots: Sequence[Path], packages: Sequence[Path]) -> ModuleType:

@@ -24,18 +24,17 @@ class Noise(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operation."""
-        out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
+        given: tuple[Any, ...] = args[0 if name == "normal" else 1 :] if name.startswith("normal") else ()
+        mean, deviation = (list(given) + [0.0, 1.0][len(given) :])[:2]
+        if name == "normal" and isinstance(mean + deviation, Tensor):
+            self.drawn += 1  # not called: it refuses deviations that are not numbers
+            return mean + deviation * self.value
+        out = func(*args, **(kwargs or {}))
         if name not in _NORMAL or not isinstance(out, Tensor):
             return out
         self.drawn += 1
-        given: tuple[Any, ...] = args[0 if name == "normal" else 1 :] if name.startswith("normal") else ()
-        mean, deviation = (list(given) + [0.0, 1.0][len(given) :])[:2]
-        return out.copy_(_full(deviation, out) * self.value + _full(mean, out))
-
-
-def _full(value: float | Tensor, like: Tensor) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.full_like(like, value)
+        return out.copy_(torch.full_like(out, deviation) * self.value + mean)
 
 
 def without_noise(value: Any) -> Any:
