@@ -186,8 +186,11 @@ def test_origins_where_edges_alone_differ() -> None:
     both = graphs("kl", without_residual)
     assert not match(both).same_graph
     assert origins(both) == (
-        [("encoder.levels.1.blocks.1.main.norm1.weight", None)],
-        [("encoder.down_blocks.1.resnets.1.norm1.weight", None)],
+        [("encoder.levels.0.resample.bias", None), ("encoder.levels.1.blocks.1.main.norm1.weight", None)],
+        [
+            ("encoder.down_blocks.0.downsamplers.0.conv.bias", None),
+            ("encoder.down_blocks.1.resnets.1.norm1.weight", None),
+        ],
     )
 
 

@@ -219,6 +219,30 @@ def test_a_failed_import_leaves_nothing_and_may_be_mended(tmp_path: Path) -> Non
     assert import_object(f"{place}/vae.py:VAE").value == 7
 
 
+def test_a_failed_import_gives_a_name_back(tmp_path: Path) -> None:
+    first = package(tmp_path / "a", "shared", vae=VAE)
+    second = package(tmp_path / "b", "shared", vae="1 / 0")
+    found = import_object(f"{first}/vae.py:VAE")
+    held = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "shared"}
+    refused(f"{second}/vae.py:VAE")
+    assert {name: sys.modules.get(name) for name in held} == held
+    assert import_object(f"{first}/vae.py:VAE") is found
+
+
+def test_what_an_environment_in_the_folder_has_is_imported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled modules bear no second import; those of the source itself start anew with each stub."""
+    installed = tmp_path / ".venv" / "site-packages"
+    count = "from pathlib import Path\nwith Path(__file__).with_suffix('.txt').open('a') as f: f.write('x')\n"
+    monkeypatch.syspath_prepend(write(installed, installed_once=count))
+    source = f"import installed_once\nfrom . import helper\nimport lacking_k\nimport lacking_l\n{VAE}"
+    place = package(tmp_path, "p8", vae=source, helper=count)
+    assert import_object(f"{place}/vae.py:VAE").value == 7
+    assert (installed / "installed_once.txt").read_text() == "x"
+    assert (place / "helper.txt").read_text() == "xxx"
+
+
 @pytest.mark.parametrize("name", ["raises", "exits", "needs_cuda", "breaks"])
 def test_an_import_path_that_does_not_import(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, line, found, _ = BAD[name]

@@ -133,15 +133,17 @@ def _refined(graphs: tuple[Graph, Graph], sides: list[dict[Node, int]], ways: tu
 def origins(graphs: tuple[Graph, Graph]) -> tuple[list[Node], list[Node]]:
     """Where two graphs differ: nodes that nothing of the other side equals by what lies before nor by what lies after.
 
-    If there are none, only edges differ: the first nodes whose past has no equal. In the order of the flow.
+    If there are none, edges alone tell them apart: the first nodes whose past has no equal, and the last whose future
+    has none. In the order of the flow.
     """
     labels = [{node: hash(label) for node, label in graph.labels.items()} for graph in graphs]
     past, future = (_alone(_refined(graphs, labels, (way,))) for way in ("before", "after"))
     found = [p & f for p, f in zip(past, future, strict=True)]
     if not any(found):
         found = [
-            {node for node in nodes if not any(before in nodes for before, _ in graph.before[node])}
-            for graph, nodes in zip(graphs, past, strict=True)
+            {node for node in p if not any(other in p for other, _ in graph.before[node])}
+            | {node for node in f if not any(other in f for other, _ in graph.after[node])}
+            for graph, p, f in zip(graphs, past, future, strict=True)
         ]
     mine, theirs = (
         sorted(nodes & graph.operands.keys(), key=lambda node: (graph.uses[node], str(node)))

@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -109,7 +109,7 @@ class Parity:
         for name, verdict in parts.items():
             whole.evidence[name] = verdict.evidence
             whole.rows += verdict.rows
-            whole.failures += verdict.failures
+            whole.failures += [replace(failure, where=f"{name}: {failure.where}") for failure in verdict.failures]
             whole.notes += [f"{name}: {note}" for note in verdict.notes]
             if not verdict.rows:
                 whole.fail("evidence", "empty", name, "nothing was compared")

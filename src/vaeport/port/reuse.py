@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -21,13 +20,13 @@ from vaeport.errors import ConfigError
 from vaeport.mapping.derive import Graph, Match, Node, origins, settled
 from vaeport.mapping.flow import Flow
 from vaeport.port.flows import native_flow, shapes_of
+from vaeport.port.search import Shape, adapted, search, shapes, similarity
 from vaeport.registry import ModelRegistry, Registration
 
 Verdict = Literal["reuse", "reuse_with_arguments", "port"]
 CLOSE, SURE = 0.5, 0.9
 """Share of elements in weights of equal shape from which a candidate is looked at closely, or no others are made up."""
 MOST_CLOSE = 4
-Shape = tuple[int, ...]
 
 
 @dataclass
@@ -85,21 +84,22 @@ def reuse_proof(
     variant     published configuration to choose where the official code cannot tell
     """
     known = registrations or ModelRegistry.registrations()
-    wanted = _shapes(flow.shapes)
+    wanted = shapes(flow.shapes)
     candidates = [c for r in known for c in _published(r, wanted, arguments, variant)]
     if max((c.similarity for c in candidates), default=0.0) < SURE:
-        candidates += [c for r in known for c in _searched(r, candidates, wanted, arguments)]
+        alike = [r for r in known if r.model.config_class.modality == contract["modality"]]
+        candidates += [c for r in alike for c in _searched(r, candidates, wanted, arguments, contract)]
     candidates.sort(key=lambda c: -c.similarity)
     evidence = [f"{c.name}: {c.similarity:.1%} of the elements lie in weights of equal shape" for c in candidates[:6]]
     close: list[Candidate] = []
     for candidate in candidates:
         # the nearest relative is always looked at, for what differs from it
-        if close and (candidate.similarity < CLOSE or len(close) == MOST_CLOSE):
+        if close and (candidate.similarity < CLOSE or len(close) >= MOST_CLOSE):
             break
-        _look_closely(candidate, flow, contract)
-        close.append(candidate)
-        if candidate.fits:
-            return _reused(candidate, contract, evidence, chosen=variant is not None)
+        for one in _looked_at(candidate, flow, contract):
+            close.append(one)
+            if one.fits:
+                return _reused(one, contract, evidence, chosen=variant is not None)
     if not close:
         return ReuseProof("port", None, evidence, ["there is no native model"])
     nearest = min(close, key=lambda c: (c.unmatched, len(c.differences)))
@@ -116,6 +116,12 @@ def _reused(best: Candidate, contract: Mapping[str, Any], evidence: list[str], *
         f"{best.name}: the same latent contract, as far as a run can tell",
     ]
     proof = ReuseProof("reuse" if best.variant else "reuse_with_arguments", best, evidence, [])
+    if contract["normalization"]["where"] == "caller" and best.variant is None and not best.given:
+        mine = best.registration.model.contract_of(best.arch)
+        evidence.append(
+            f"{best.name}: the official code leaves the latent statistics to its caller; shift {mine.shift} and scale "
+            f"{mine.scale} are not known from it"
+        )
     if contract["normalization"]["where"] == "caller" and best.variant and not chosen and not best.given:
         model = best.registration.model
         mine = _but_statistics(model.contract_of(best.arch))
@@ -137,11 +143,11 @@ def _published(
     given = _from_published(registration, arguments)
     if given is not None:
         name = next((n for n, arch in model.variants.items() if arch == given), None)
-        yield Candidate(registration, given, name, _similarity(registration, given, wanted), given=True)
+        yield Candidate(registration, given, name, similarity(registration, given, wanted), given=True)
         return
     for name, arch in model.variants.items():
         if variant in (None, name):
-            yield Candidate(registration, arch, name, _similarity(registration, arch, wanted))
+            yield Candidate(registration, arch, name, similarity(registration, arch, wanted))
 
 
 def _from_published(registration: Registration, arguments: Mapping[str, Any]) -> VAEArchConfig | None:
@@ -157,74 +163,35 @@ def _from_published(registration: Registration, arguments: Mapping[str, Any]) ->
 
 
 def _searched(
-    registration: Registration, published: list[Candidate], wanted: Counter[Shape], arguments: Mapping[str, Any]
+    registration: Registration,
+    published: list[Candidate],
+    wanted: Counter[Shape],
+    arguments: Mapping[str, Any],
+    contract: Mapping[str, Any],
 ) -> Iterator[Candidate]:
-    """From the nearest published one, field after field takes the value among the official arguments that fits best."""
+    """The nearest published one, with the official arguments' values."""
     own = [c for c in published if c.registration is registration]
     if not own or any(c.given for c in own):
         return
     start = max(own, key=lambda c: c.similarity)
-    arch, best = start.arch, start.similarity
-    pool = _pool(arguments)
-    for _ in range(3):
-        before = best
-        for name in (f.name for f in fields(arch) if f.name != "extra"):
-            held = getattr(arch, name)
-            for value in pool:
-                if type(value) is not type(held) or value == held or best == 1.0:
-                    continue
-                try:
-                    tried = arch.replace(**{name: value})
-                    score = _similarity(registration, tried, wanted)
-                except (ConfigError, RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError):
-                    continue
-                if score > best:
-                    arch, best = tried, score
-        if best == before or best == 1.0:
-            break
+    arch, near = search(registration, start.arch, wanted, arguments, contract)
     if arch != start.arch:
-        yield Candidate(registration, arch, None, best)
+        yield Candidate(registration, arch, None, near)
 
 
-def _pool(arguments: Any) -> list[Any]:
-    """Values of the official arguments, and products of a number and a list of numbers among them."""
-    values: list[Any] = []
-
-    def collect(value: Any) -> None:
-        if isinstance(value, Mapping):
-            for inner in value.values():
-                collect(inner)
-        elif isinstance(value, list | tuple):
-            values.append(tuple(value))
-            values.append(tuple(reversed(value)))
-        elif isinstance(value, bool | int):
-            values.append(value)
-            if not isinstance(value, bool):
-                values.extend((2 * value, value // 2))
-
-    collect(arguments)
-    numbers = [v for v in values if type(v) is int]
-    rows = [v for v in values if isinstance(v, tuple) and v and all(type(n) is int for n in v)]
-    values += [tuple(n * m for m in row) for n, row in product(numbers, rows)]
-    return list(dict.fromkeys(values))
+def _looked_at(candidate: Candidate, flow: Flow, contract: Mapping[str, Any]) -> Iterator[Candidate]:
+    """The candidate, and for a graph that only differs in constants those with the official ones."""
+    other = _look_closely(candidate, flow, contract)
+    yield candidate
+    if candidate.match is not None and candidate.match.same_graph and not candidate.given:
+        for arch in adapted(candidate.arch, other):
+            changed = Candidate(candidate.registration, arch, None, candidate.similarity)
+            _look_closely(changed, flow, contract)
+            yield changed
 
 
-def _shapes(shapes: Mapping[str, Shape]) -> Counter[Shape]:
-    """Shapes without ones and in any order, so that neither units nor transposition matter."""
-    return Counter(tuple(sorted(n for n in shape if n != 1)) for shape in shapes.values())
-
-
-def _similarity(registration: Registration, arch: VAEArchConfig, wanted: Counter[Shape]) -> float:
-    with torch.device("meta"):
-        state = registration.model(arch).state_dict()
-    mine = _shapes({key: tuple(t.shape) for key, t in state.items()})
-    shared = sum(min(n, mine[shape]) * math.prod(shape) for shape, n in wanted.items())
-    largest = max(sum(n * math.prod(shape) for shape, n in one.items()) for one in (mine, wanted))
-    return shared / largest if mine != wanted else 1.0
-
-
-def _look_closely(candidate: Candidate, flow: Flow, contract: Mapping[str, Any]) -> None:
-    """Adds the match of the graphs, and all differences in attributes and contract."""
+def _look_closely(candidate: Candidate, flow: Flow, contract: Mapping[str, Any]) -> dict[Any, Any]:
+    """Adds the match of the graphs, and all differences in attributes and contract; native -> official attributes."""
     with torch.device("meta"):
         vae = candidate.registration.model(candidate.arch)
     candidate.arch, constants = with_statistics(candidate.arch, vae.contract, contract)
@@ -239,8 +206,10 @@ def _look_closely(candidate: Candidate, flow: Flow, contract: Mapping[str, Any])
     if not match.same_graph:
         candidate.differences += _graph_differences(match, flow)
         candidate.differences += _operation_differences(candidate.flow, flow)
-    candidate.differences += _attribute_differences(match, candidate.flow, flow)
+    other = list(_other_attributes(match, candidate.flow, flow))
+    candidate.differences += [f"{name} of {key} is {b}, of {native} {a}" for name, native, key, a, b in other]
     candidate.differences += contract_differences(vae.contract, contract)
+    return {a: b for *_, a, b in other}
 
 
 def _operation_differences(mine: Flow, theirs: Flow) -> list[str]:
@@ -314,19 +283,20 @@ def contract_differences(mine: LatentContract, found: Mapping[str, Any]) -> list
     return differences
 
 
-def _attribute_differences(match: Match, mine: Flow, theirs: Flow) -> list[str]:
-    """Attributes of matched operations that differ; padding, which may be an operation of its own, is gate S's."""
-    differences = []
+def _other_attributes(match: Match, mine: Flow, theirs: Flow) -> Iterator[tuple[str, str, str, Any, Any]]:
+    """Attributes of matched operations that differ: name, native key, official key, native value, official value.
+
+    Padding, which may be an operation of its own, is gate S's.
+    """
     for native, foreign in match.pairs.items():
         a, b = mine.uses[match.graphs[0].uses[native]], theirs.uses[match.graphs[1].uses[foreign]]
         if native[0] != a.keys[0]:
             continue
         for name in ("stride", "dilation", "transposed", "groups", "eps"):
-            if name in a.attributes and name in b.attributes and _flat(a.attributes[name]) != _flat(b.attributes[name]):
-                differences.append(
-                    f"{name} of {foreign[0]} is {b.attributes[name]}, of {native[0]} {a.attributes[name]}"
-                )
-    return differences
+            if name in a.attributes and name in b.attributes:
+                pair = _flat(a.attributes[name]), _flat(b.attributes[name])
+                if pair[0] != pair[1]:
+                    yield name, native[0], foreign[0], *pair
 
 
 def _flat(value: Any) -> Any:

@@ -47,9 +47,15 @@ class RemoteSide:
     python: str | None = None
     folder: Path | None = None
     convention: Convention = field(default_factory=Convention)
+    _described: str | None = field(default=None, init=False, repr=False)
 
     def describe(self) -> dict[str, Any]:
         """See `Side`; kept with the captures."""
+        if self._described is None:
+            self._described = json.dumps(self._describe())
+        return json.loads(self._described)  # type: ignore[no-any-return]
+
+    def _describe(self) -> dict[str, Any]:
         kept = None if self.folder is None else self.folder / "describe.json"
         if kept is not None and kept.exists():
             return json.loads(kept.read_text())  # type: ignore[no-any-return]
