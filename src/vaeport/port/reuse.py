@@ -86,10 +86,10 @@ def reuse_proof(
     known = registrations or ModelRegistry.registrations()
     wanted = shapes(flow.shapes)
     candidates = [c for r in known for c in _published(r, wanted, arguments, variant)]
+    alike = [r for r in known if r.model.config_class.modality == contract["modality"]]
     if max((c.similarity for c in candidates), default=0.0) < SURE:
-        alike = [r for r in known if r.model.config_class.modality == contract["modality"]]
         candidates += [c for r in alike for c in _searched(r, candidates, wanted, arguments, contract)]
-    candidates.sort(key=lambda c: -c.similarity)
+    candidates.sort(key=lambda c: (c.registration not in alike, -c.similarity))
     evidence = [f"{c.name}: {c.similarity:.1%} of the elements lie in weights of equal shape" for c in candidates[:6]]
     close: list[Candidate] = []
     for candidate in candidates:

@@ -15,7 +15,8 @@ from vaeport.configs import VAEArchConfig
 from vaeport.errors import ConfigError
 from vaeport.registry import Registration
 
-MOST_ROUNDS = 3
+MOST_ROUNDS, KEPT = 3, 3
+"""Times that every field is tried, and best arguments from which it goes on."""
 Shape = tuple[int, ...]
 _REFUSED = (ConfigError, RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError)
 
@@ -27,7 +28,7 @@ def search(
     arguments: Mapping[str, Any],
     contract: Mapping[str, Any],
 ) -> tuple[VAEArchConfig, float]:
-    """From `start`, field after field takes the value that comes nearest; the arguments, and the similarity of shapes.
+    """From `start`, field after field takes the values that come nearest; the arguments, and the similarity of shapes.
 
     What the probe found of channels and compression counts first, then the shapes of the weights. A value that
     contradicts another field is tried together with a value of that one. Latent statistics, which have no shape to go
@@ -43,16 +44,17 @@ def search(
                 known[repr(arch)] = -1, 0.0
         return known[repr(arch)]
 
-    arch, values, channels = start, _values(arguments), int(contract["latent_channels"])
+    best, values, channels = [start], _values(arguments), int(contract["latent_channels"])
     for _ in range(MOST_ROUNDS):
-        before = near(arch)
-        for name in (f.name for f in fields(arch) if f.name != "extra"):
-            for tried in _moves(arch, name, values, channels):
-                if near(arch)[1] < 1.0 and near(tried) > near(arch):
-                    arch = tried
-        if near(arch) == before or near(arch)[1] == 1.0:
+        before = near(best[0])
+        for name in (f.name for f in fields(start) if f.name != "extra"):
+            tried = [*best, *(move for arch in best for move in _moves(arch, name, values, channels))]
+            best = sorted({repr(arch): arch for arch in tried}.values(), key=near, reverse=True)[:KEPT]
+            if near(best[0])[1] == 1.0:
+                return best[0], 1.0
+        if near(best[0]) == before:
             break
-    return arch, near(arch)[1]
+    return best[0], near(best[0])[1]
 
 
 def _agreeing(registration: Registration, arch: VAEArchConfig, contract: Mapping[str, Any]) -> int:
