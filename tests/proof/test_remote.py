@@ -16,6 +16,7 @@ from tests.proof.untouched import untouched
 from vaeport.errors import BlockedError, ProofError
 from vaeport.proof.calling import Convention
 from vaeport.proof.jobs import Job
+from vaeport.proof.precision import shown_file
 from vaeport.proof.remote import RemoteSide, StaleCaptureError
 from vaeport.proof.sides import ReferenceSide
 
@@ -78,7 +79,7 @@ def test_describe(file: Path) -> None:
     }
     assert set(found["dtypes"].values()) == {"float32"}
     assert found["stubs"] == ["lacking_somewhere"]
-    assert list(found["files"]) == [str(file)]
+    assert list(found["files"]) == [shown_file(str(file))]
     assert found["name"] == f"{file}:VAE"
 
 

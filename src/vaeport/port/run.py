@@ -36,6 +36,7 @@ class Port(Steps):
         Raises VaeportError for what the user must mend before anything can be done.
         """
         with self.store:
+            self.request.path(".gitignore").write_text("converted/\n*.lock\n")
             held = self.store.load()
             self.state = held or self._new()
             inputs, code = self.request.digest(file_hash(self.request.file) if self.request.file.is_file() else ""), 0
@@ -101,7 +102,7 @@ class Port(Steps):
             source={
                 "given": request.source,
                 "official_ref": official_ref(request.file),
-                "official_ref_dir": str(official_root(request.file)),
+                "official_ref_dir": _folder(request),
                 "weights": weights,
                 "python": request.python or "none",
             },
@@ -133,6 +134,12 @@ def _native_sources(request: Request) -> str:
         file = sys.modules.get(request.native.partition(":")[0])
         files += [Path(file.__file__)] if file is not None and file.__file__ else []
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+
+
+def _folder(request: Request) -> str:
+    """Where the official source lies: its folder as it was given, or the package that it is imported from."""
+    given = "/" in request.source or request.source.endswith(".py")
+    return str(official_root(request.file)) if given else request.source.partition(":")[0]
 
 
 def _planned(family: str) -> dict[str, Any]:

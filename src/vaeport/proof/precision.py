@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -58,7 +59,20 @@ def _place() -> str:
     frame = sys._getframe(2)
     while frame.f_back is not None and ("/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == __file__):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return f"{shown_file(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def shown_file(file: str) -> str:
+    """A source file as a verdict names it: from the installed package, the working folder, or its last names on."""
+    path = Path(file)
+    if "site-packages" in path.parts:
+        return "/".join(path.parts[path.parts.index("site-packages") + 1 :])
+    if "vaeport" in path.parts:
+        return "/".join(path.parts[len(path.parts) - 1 - path.parts[::-1].index("vaeport") :])
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return "/".join(path.parts[-3:])
 
 
 class ClampTap(TorchDispatchMode):

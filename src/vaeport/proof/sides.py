@@ -19,7 +19,7 @@ from vaeport.proof.adapters import adapter
 from vaeport.proof.calling import Caller, Convention, build
 from vaeport.proof.importing import import_object, stubbed
 from vaeport.proof.jobs import Capture, Job, Outputs, carry_out
-from vaeport.proof.precision import ClampTap
+from vaeport.proof.precision import ClampTap, shown_file
 from vaeport.vae import VAE
 
 
@@ -44,7 +44,8 @@ def source_files(module: nn.Module) -> dict[str, str]:
             files.add(inspect.getsourcefile(cls) or "")
         except TypeError:
             continue
-    return {f: hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in sorted(files - {""}) if Path(f).exists()}
+    known = [f for f in sorted(files - {""}) if Path(f).exists()]
+    return {shown_file(f): hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in known}
 
 
 @dataclass
@@ -66,7 +67,7 @@ class ReferenceSide:
             versions[package] = _version(package)
         state = {name: t for name, t in caller.module.state_dict().items() if t.is_floating_point()}
         return {
-            "name": self.path,
+            "name": _shown_place(self.path),
             "files": source_files(caller.module) | hash_files(self.adapter_file),
             "versions": versions,
             "shapes": {name: list(t.shape) for name, t in state.items()},
@@ -167,9 +168,14 @@ class NativeSide:
         yield from carry_out(vae, lambda: vae.load_state_dict(state, strict=True), jobs, outputs, traced, self.device)
 
 
+def _shown_place(path: str) -> str:
+    place, _, name = path.rpartition(":")
+    return f"{shown_file(place)}:{name}" if place.endswith(".py") else path
+
+
 def hash_files(path: str | None) -> dict[str, str]:
     """SHA-256 of a file by its path; nothing for None."""
-    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest()} if path else {}
+    return {shown_file(path): hashlib.sha256(Path(path).read_bytes()).hexdigest()} if path else {}
 
 
 def _version(package: str) -> str:
