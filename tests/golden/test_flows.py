@@ -13,7 +13,7 @@ from tests.golden.flows import FOLDER, OFFICIALS, load_flow
 from tests.golden.official import SOURCES
 from tests.narrow import on_meta
 from vaeport.mapping import Plan, plan
-from vaeport.mapping.derive import Graph, Match, Node, choices, match, settled
+from vaeport.mapping.derive import Graph, Match, Node, match, settled
 from vaeport.mapping.flow import Flow
 from vaeport.mapping.induce import induce, pairs_of
 from vaeport.mapping.rules import Block
@@ -50,6 +50,10 @@ def blocks(mapped: Plan) -> dict[str, tuple[Block, ...]]:
     return {step.native: step.blocks for step in mapped.steps}
 
 
+def thirds(found: tuple[Block, ...]) -> tuple[Block, ...]:
+    return tuple(Block(found[0].key, i, 3) for i in range(3)) if len(found) == 1 else found
+
+
 def derived(found: Match, mine: Flow, theirs: Flow) -> Plan:
     layout = induce("derived", pairs_of(found, mine.shapes, theirs.shapes))
     return plan(layout, mine.shapes, theirs.shapes).require("the derived map", "mend the derivation")
@@ -69,17 +73,10 @@ def test_the_map_is_derived_again(name: str) -> None:
     other = {key for way in found for key in expected if way[key] != expected[key]}
     assert all(".attention.qkv." in key for key in other)
     for way in found:
-        # queries and keys change places; values stay
-        assert {key: way[key][2:] for key in other} == {key: expected[key][2:] for key in other} or name == "wan2_1"
-
-
-@each
-def test_the_first_choice_is_offered_too(name: str) -> None:
-    """As the derivation asks for it: one settled match per candidate of the first open class."""
-    graphs = (Graph.of(native(name)), Graph.of(load_flow(name).flow))
-    if match(graphs).open:
-        assert [len(way.open) for way in choices(graphs, {})] == [0, 0]
-    assert settled(graphs, {}).same_graph
+        for key in other:
+            (q, k, v), (query, key_, value) = thirds(way[key]), thirds(expected[key])
+            assert {q, k} == {query, key_}
+            assert v == value
 
 
 @each

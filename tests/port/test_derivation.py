@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.narrow import shapes, weight_map
 from tests.port import scrambled
 from tests.port.compared import CASES
 from tests.port.driven import Driven, drive
-from tests.port.scramble import unscrambled
+from tests.port.truth import wrong
 from vaeport.errors import KeyMismatchError
-from vaeport.mapping import plan
 from vaeport.mapping.flow import Flow
 from vaeport.mapping.induce import source_of
 from vaeport.port.derivation import Derived
@@ -33,31 +30,11 @@ def driven(case: str, seed: int, *, hard: bool) -> Driven:
     return drive(f"tests.port.scrambled:{name}", {"seed": seed, "hard": hard, **config})
 
 
-def numbered(flow: Flow) -> dict[str, Tensor]:
-    """Weights in which no number comes twice."""
-    found, start = {}, 0
-    for key, shape in flow.shapes.items():
-        end = start + math.prod(shape)
-        found[key] = torch.arange(start, end, dtype=torch.float64).reshape(shape)
-        start = end
-    return found
-
-
-def wrong(found: Driven, derived: Derived, case: str, seed: int, *, hard: bool) -> list[str]:
-    """Native weights that are not made of what the truth and the registered Diffusers map make them of."""
+def missed(found: Driven, derived: Derived, case: str, seed: int, *, hard: bool) -> list[str]:
     name, config = CASES[case]
-    reference, state = scrambled.original(name, seed, **config), numbered(found.flow)
-    _, truth = scrambled.build(name, seed, hard=hard, **config)
-    assert found.proof.nearest is not None
-    model, arch = found.proof.nearest.registration.model, found.proof.nearest.arch
-    with torch.device("meta"):
-        native = shapes(model(arch))
-    right = unscrambled(state, truth, shapes(reference))
-    registered = plan(weight_map(model).DIFFUSERS, native, shapes(reference)).require(case, "mend the registered map")
-    expected = dict(registered.convert(right.__getitem__))
-    mapped = dict(derived.plan.convert(state.__getitem__))
-    assert mapped.keys() == expected.keys() == native.keys()
-    return [key for key in native if not torch.equal(mapped[key], expected[key])]
+    nearest = found.proof.nearest
+    assert nearest is not None
+    return wrong(derived.plan, nearest.registration.model, nearest.arch, name, seed, hard=hard, **config)
 
 
 @each
@@ -69,7 +46,7 @@ def test_the_map_is_the_hidden_truth(case: str, hard: bool, seed: int, tmp_path:
     assert found.proof.verdict == "reuse_with_arguments", found.proof.differences
     derived = found.derived()
     print("\n" + "\n".join(derived.evidence))
-    assert wrong(found, derived, case, seed, hard=hard) == []
+    assert missed(found, derived, case, seed, hard=hard) == []
     assert derived.registered is None
     assert len([line for line in derived.evidence if line.startswith("open by graph")]) == OPEN[case]
     assert not [line for line in derived.evidence if "cannot tell" in line]
@@ -91,9 +68,9 @@ def test_values_decide_what_the_graph_leaves_open() -> None:
 
     derived = found.derived(without)
     assert len([line for line in derived.evidence if "values cannot tell" in line]) == 2
-    missed = wrong(found, derived, "kl", 1, hard=False)
-    assert missed
-    assert all("attention.qkv" in key for key in missed)
+    other = missed(found, derived, "kl", 1, hard=False)
+    assert other
+    assert all("attention.qkv" in key for key in other)
     verdict = found.twin(derived)
     assert not verdict
     assert {failure.name for failure in verdict.failures} >= {"same function"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,11 +22,15 @@ from vaeport.configs import VAEArchConfig
 from vaeport.errors import BlockedError, ConfigError, KeyMismatchError
 from vaeport.port.check import check_packet
 from vaeport.port.contracts.steps import STEPS
+from vaeport.port.convert import convert, parse_drop
+from vaeport.port.parity import read_layout
 from vaeport.port.request import Request
 from vaeport.port.run import Port
 from vaeport.port.state import PortState
 from vaeport.port.store import PortStore
+from vaeport.port.work import StopError
 from vaeport.proof.draw import draw_state
+from vaeport.registry import ModelRegistry
 from vaeport.runtime.load import load
 
 SOURCE = "diffusers:AutoencoderKL"
@@ -74,13 +79,30 @@ def checkpoint(folder: Path, arch: VAEArchConfig = KL16, *, prefix: str = "", **
     return file
 
 
-def request(root: Path, **changes: object) -> Request:
-    """A port of it."""
-    weights = changes.pop("weights", None) or str(checkpoint(root))
-    asked = Request(
-        SOURCE, "narrow", arguments=KL16.to_published(), weights=str(weights), dtypes=(), root=root, native=None
-    )
+def request(**changes: object) -> Request:
+    """A port of it in the working folder."""
+    asked = Request(SOURCE, "narrow", arguments=KL16.to_published(), weights="official.safetensors", dtypes=())
     return replace(asked, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def mapped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A port that has its map."""
+    root = tmp_path_factory.mktemp("mapped")
+    checkpoint(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        Port(request(until="map")).run()
+    return root
+
+
+@pytest.fixture
+def mapped(mapped_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, which is the working folder."""
+    root = tmp_path / "copy"
+    shutil.copytree(mapped_once, root)
+    monkeypatch.chdir(root)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -144,75 +166,91 @@ def test_the_test_that_was_written_is_formatted(ported: tuple[Path, PortState, l
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_second_run_keeps_what_holds(tmp_path: Path) -> None:
-    asked = request(tmp_path, until="map")
-    Port(asked).run()
+def test_a_second_run_keeps_what_holds(mapped: Path) -> None:
     said: list[str] = []
-    state, _ = Port(asked, said.append).run()
-    assert [line for line in said if line.endswith(": kept")] == [f"{name}: kept" for name in STEPS[:5]]
-    asked.path("native_keys.json").write_text("{}")
+    state, _ = Port(request(until="map"), said.append).run()
+    assert said == [f"{name}: kept" for name in STEPS[:5]]
+    request().path("native_keys.json").write_text("{}")
     said.clear()
-    Port(asked, said.append).run()
+    again, _ = Port(request(until="prototype"), said.append).run()
     assert "reuse: kept" in said
     assert "prototype: kept" not in said
-    again, _ = Port(replace(asked, until="convert"), said.append).run()
-    assert again.conversion.strict_load == "pass"
     assert again.revision > state.revision
+    assert json.loads(request().path("native_keys.json").read_text())
 
 
-def test_a_killed_run_goes_on(tmp_path: Path) -> None:
-    weights = checkpoint(tmp_path)
-    (tmp_path / "args.json").write_text(json.dumps(KL16.to_published()))
-    options = [SOURCE, "--family", "narrow", "--args", "args.json", "--weights", weights.name, "--dtypes", ""]
+def test_an_edited_conversion_is_made_anew_and_the_request_stays(mapped: Path) -> None:
+    state, _ = Port(request(until="convert")).run()
+    (config,) = mapped.glob("ports/narrow_vae/converted/vae/config.json")
+    before = config.read_bytes()
+    config.write_bytes(before.replace(b"0.3611", b"0.1821"))
+    state, _ = Port(request(until="convert")).run()
+    assert config.read_bytes() == before
+    (row,) = state.retries
+    assert row.status == "resolved"
+    assert row.request.failing_keys == ("ports/narrow_vae/converted/vae/config.json",)
+
+
+def test_a_killed_run_goes_on(mapped: Path) -> None:
+    (mapped / "args.json").write_text(json.dumps(KL16.to_published()))
+    request().path("map.json").unlink()
+    options = [SOURCE, "--family", "narrow", "--args", "args.json", "--weights", "official.safetensors", "--dtypes", ""]
     running = subprocess.Popen(
-        [sys.executable, "-m", "vaeport.cli", "port", *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "vaeport.cli", "port", *options], cwd=mapped, stderr=subprocess.PIPE, text=True
     )
     assert running.stderr is not None
     for line in running.stderr:
-        if line.startswith("map:"):
+        if line.startswith("map: deriving"):
             running.send_signal(signal.SIGKILL)
             break
     running.wait()
-    done = vaeport("port", *options, "--until", "map", cwd=tmp_path)
+    told = vaeport("port", "--family", "narrow", "--status", "--json", cwd=mapped)
+    assert json.loads(told.stdout)["steps"]["map"]["status"] == "in_progress"
+    done = vaeport("port", *options, "--until", "map", cwd=mapped)
     assert done.code == 0, done.stderr
-    assert "reuse: kept" in done.stderr
+    assert "prototype: kept" in done.stderr
     assert "map: kept" not in done.stderr
-    told = vaeport("port", "--family", "narrow", "--status", "--json", cwd=tmp_path)
-    assert json.loads(told.stdout)["steps"]["map"]["status"] == "complete"
 
 
-def test_two_runs_on_one_port_never_mix(tmp_path: Path) -> None:
-    asked = request(tmp_path)
+def test_two_runs_on_one_port_never_mix(mapped: Path) -> None:
+    asked = request()
     with PortStore(asked.path("port_state.json")), pytest.raises(BlockedError, match="another run") as refused:
         Port(asked).run()
     assert str(os.getpid()) in str(refused.value.found)
 
 
-def test_a_checkpoint_of_another_variant_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "other.safetensors"
-    save_file(draw_state(shapes(reference(KL16.replace(latent_channels=8))), 0), file)
+def test_a_checkpoint_of_another_variant_is_refused(mapped: Path) -> None:
+    save_file(draw_state(shapes(reference(KL16.replace(latent_channels=8))), 0), "official.safetensors")
     with pytest.raises(KeyMismatchError, match="another variant") as refused:
-        Port(request(tmp_path, weights=file)).run()
+        Port(request()).run()
     assert "encoder.conv_out.weight" in str(refused.value.found)
+    assert not (mapped / "ports/narrow_vae/converted").exists()
 
 
-def test_unknown_keys_are_dropped_by_name_and_reason_alone(tmp_path: Path) -> None:
-    file = checkpoint(tmp_path, **{"loss.logvar": torch.zeros(1)})
+def test_unknown_keys_are_dropped_by_name_and_reason_alone(mapped: Path) -> None:
+    checkpoint(mapped, **{"loss.logvar": torch.zeros(1)})
+    layout, arch = read_layout(request().path("weight_map.py")), KL16
+    registration = ModelRegistry.find("autoencoder_kl")
+    folder = mapped / "converted"
+    file = Path("official.safetensors")
     with pytest.raises(KeyMismatchError, match=r"loss\.logvar"):
-        Port(request(tmp_path, weights=file)).run()
+        convert(file, registration, arch, layout, folder)
     with pytest.raises(ConfigError, match="with a reason"):
-        Port(request(tmp_path, weights=file, drops=[r"loss\..*"])).run()
-    state, _ = Port(request(tmp_path, weights=file, drops=[r"loss\..*=training only"], until="convert")).run()
-    assert state.conversion.strict_load == "pass_with_documented_exclusions"
-    assert [(e.key, e.reason) for e in state.conversion.exclusions] == [("loss.logvar", "training only")]
+        parse_drop(r"loss\..*")
+    done = convert(file, registration, arch, layout, folder, drops=[parse_drop(r"loss\..*=training only")])
+    assert done.strict_load == "pass_with_documented_exclusions"
+    assert done.dropped == {"loss.logvar": "training only"}
+    assert load(folder).arch == arch
 
 
-def test_without_a_checkpoint_it_stops_before_the_conversion(tmp_path: Path) -> None:
-    state, code = Port(replace(request(tmp_path), weights=None)).run()
-    assert code == BlockedError.exit_code
-    assert state.steps.convert.status == "blocked"
-    assert "--weights" in state.steps.convert.note
-    assert state.key_dumps.missing() == []
+def test_without_a_checkpoint_it_stops_before_the_conversion(mapped: Path) -> None:
+    state, code = Port(request(weights=None, until="official")).run()
+    assert code == 0
+    assert state.key_dumps.native == "ports/narrow_vae/native_keys.json"
+    port = Port(request(weights=None))
+    port.state = state
+    with port.store, pytest.raises(StopError, match="--weights"):
+        port.convert()
 
 
 def test_constants_that_the_code_leaves_to_its_caller_are_asked_for(tmp_path: Path) -> None:
@@ -279,7 +317,8 @@ def test_a_near_miss_is_no_reuse(tmp_path: Path) -> None:
         "    vae = AutoencoderKL(**config)\n    vae.decoder.conv_norm_out.eps = 1e-5\n    return vae\n"
     )
     arguments = {k: v for k, v in KL16.to_published().items() if k != "_class_name"}
-    state, code = Port(replace(request(tmp_path), source=f"{source}:miss", arguments=arguments)).run()
+    asked = Request(f"{source}:miss", "miss", arguments=arguments, dtypes=(), root=tmp_path, until="prototype")
+    state, code = Port(asked).run()
     assert code == BlockedError.exit_code
     assert state.reuse.verdict == "port"
     assert any("eps" in line and "1e-05" in line for line in state.reuse.differences)

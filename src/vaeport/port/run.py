@@ -35,6 +35,7 @@ class Port(Steps):
 
         Raises VaeportError for what the user must mend before anything can be done.
         """
+        _ = self.request.reference  # refused before anything is written
         with self.store:
             self.request.path(".gitignore").write_text("converted/\n*.lock\n")
             held = self.store.load()

@@ -35,7 +35,7 @@ SAYS = {
 }
 _TEST = '''"""Parity of the {family} {component} with its official implementation; written by `vaeport port`.
 
-    pytest {test} -v -s --no-skip
+pytest {test} -v -s --no-skip
 """
 
 from __future__ import annotations
