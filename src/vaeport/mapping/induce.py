@@ -215,7 +215,9 @@ def source_of(layout: Layout, about: str) -> str:
     for rule in layout.rules:
         more = [] if rule.units == Units() else [_units_source(rule.units)]
         more += [] if rule.fuse is None else [f"fuse={_fuse_source(rule.fuse)}"]
-        rows.append("        Rule(" + ", ".join([f'"{rule.native}"', f'"{rule.foreign}"', *more]) + "),")
+        inside = ", ".join([f'"{rule.native}"', f'"{rule.foreign}"', *more])
+        line = f"        Rule({inside}),"
+        rows.append(line if len(line) <= 120 else f"        Rule(\n            {inside}\n        ),")
     drops = [f"        Drop({drop.foreign!r}, {drop.reason!r})," for drop in layout.drops]
     used = sorted(
         {"Layout", "Rule"} | {n for n in ("Drop", "Fuse", "Units") if any(f"{n}(" in r for r in rows + drops)}

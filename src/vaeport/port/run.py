@@ -35,7 +35,7 @@ class Port(Steps):
 
         Raises VaeportError for what the user must mend before anything can be done.
         """
-        _ = self.request.reference  # refused before anything is written
+        _ = self.request.file, self.request.reference  # refused before anything is written
         with self.store:
             self.request.path(".gitignore").write_text("converted/\n*.lock\n")
             held = self.store.load()
@@ -55,9 +55,9 @@ class Port(Steps):
 
     def _step(self, name: StepName, inputs: str) -> int:
         """Carries out one step and saves; the exit code that ends the run, or 0."""
-        self.say(f"{name}: {scaffold.SAYS[name]}")
         start = time.monotonic()
         self._save(self.state.with_step(name, "in_progress", at=now(), inputs=inputs, note=""))
+        self.say(f"{name}: {scaffold.SAYS[name]}")
         try:
             artifacts = getattr(self, name)()
         except StopError as stop:
