@@ -43,6 +43,7 @@ class Steps(Work):
         self._save(
             self.state.update(
                 modality=contract["modality"],
+                definition_files=[{**self.state.definition_files[0].plain(), "path": self._defined_in(described)}],
                 contract={**contract, "convention": convention},
                 stubs=stubs,
                 concerns=concerns_of(contract, described["stubs"]),
@@ -199,6 +200,12 @@ class Steps(Work):
         )
         self._save(self.state.with_step("handoff", "complete", at=now()))
         return self._views()
+
+    def _defined_in(self, described: Mapping[str, Any]) -> str:
+        """The file of the official class: as the source names it, or, for an import path, as the package does."""
+        place = self.request.reference.rpartition(":")[0]
+        known: str = self.state.definition_files[0].path
+        return known if place.endswith(".py") else described["defined_in"]
 
     # Questions and requests, as rows of the record.
 

@@ -112,7 +112,10 @@ class Work:
             return None
         about = f"Key layout of {registration.model.__name__}, found from data flow by `vaeport port`."
         place.write_text(source_of(derived.rules, about))
-        self._save(self.state.update(files_changed=[*self.state.files_changed, f"src/vaeport/weights/{file.name}"]))
+        written = f"src/vaeport/weights/{file.name}"
+        self._save(
+            self.state.update(files_changed=[*self.state.files_changed, written], target={"weight_map": written})
+        )
         return derived.rules.name
 
     @cached_property

@@ -59,7 +59,11 @@ class ReferenceSide:
     convention: Convention = field(default_factory=Convention)
 
     def describe(self) -> dict[str, Any]:
-        """See `Side`; `shapes` and `dtypes` are those of its state dict, `stubs` modules that are missing here."""
+        """See `Side`.
+
+        `defined_in` is the file of its class, `shapes` and `dtypes` are those of its state dict, `stubs` the modules that
+        are missing here.
+        """
         caller = self.open("meta")
         package = self.path.split(":")[0].split(".")[0]
         versions = {"python": sys.version.split()[0], "torch": torch.__version__}
@@ -68,6 +72,7 @@ class ReferenceSide:
         state = {name: t for name, t in caller.module.state_dict().items() if t.is_floating_point()}
         return {
             "name": _shown_place(self.path),
+            "defined_in": shown_file(inspect.getsourcefile(type(caller.built)) or "unknown"),
             "files": source_files(caller.module) | hash_files(self.adapter_file),
             "versions": versions,
             "shapes": {name: list(t.shape) for name, t in state.items()},
