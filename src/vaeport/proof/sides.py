@@ -61,8 +61,8 @@ class ReferenceSide:
     def describe(self) -> dict[str, Any]:
         """See `Side`.
 
-        `defined_in` is the file of its class, `shapes` and `dtypes` are those of its state dict, `stubs` the modules that
-        are missing here.
+        `defined_in` is the file of its class, `shapes` and `dtypes` are its state dict's, `stubs` the modules that are
+        missing here.
         """
         caller = self.open("meta")
         package = self.path.split(":")[0].split(".")[0]
