@@ -216,8 +216,9 @@ def executed(source: str, folder: Path) -> Layout:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.__doc__ == "Keys of X."
-    assert module.LAYOUTS == (module.LAYOUT,)
-    return module.LAYOUT  # type: ignore[no-any-return]
+    (layout,) = module.LAYOUTS
+    assert layout in vars(module).values()
+    return layout  # type: ignore[no-any-return]
 
 
 # From two flows to pairs.

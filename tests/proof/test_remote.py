@@ -80,7 +80,7 @@ def test_describe(file: Path) -> None:
     assert set(found["dtypes"].values()) == {"float32"}
     assert found["stubs"] == ["lacking_somewhere"]
     assert list(found["files"]) == [shown_file(str(file))]
-    assert found["name"] == f"{file}:VAE"
+    assert found["name"] == f"{shown_file(str(file))}:VAE"
 
 
 def test_ask(file: Path) -> None:

@@ -224,10 +224,12 @@ def source_of(layout: Layout, about: str) -> str:
     )
     prefixes = "" if layout.prefixes == ("",) else f"    prefixes={layout.prefixes!r},\n"
     tail = "    drops=(\n" + "\n".join(drops) + "\n    ),\n" if drops else ""
-    body = (
-        f'LAYOUT = Layout(\n    name="{layout.name}",\n{prefixes}    rules=(\n' + "\n".join(rows) + f"\n    ),\n{tail})"
+    constant = re.sub(r"\W", "_", layout.name).upper()
+    head = f'{constant} = Layout(\n    name="{layout.name}",\n{prefixes}    rules=(\n'
+    body = head + "\n".join(rows) + f"\n    ),\n{tail})"
+    return (
+        f'"""{about}"""\n\nfrom vaeport.mapping.rules import {", ".join(used)}\n\n{body}\n\nLAYOUTS = ({constant},)\n'
     )
-    return f'"""{about}"""\n\nfrom vaeport.mapping.rules import {", ".join(used)}\n\n{body}\n\nLAYOUTS = (LAYOUT,)\n'
 
 
 def _units_source(units: Units) -> str:

@@ -2,7 +2,7 @@
 
 from vaeport.mapping.rules import Layout, Rule
 
-LAYOUT = Layout(
+DIFFUSERS = Layout(
     name="diffusers",
     rules=(
         Rule("encoder.conv_in.conv.{rest*}", "encoder.conv_in.{rest}"),
@@ -40,4 +40,4 @@ LAYOUT = Layout(
     ),
 )
 
-LAYOUTS = (LAYOUT,)
+LAYOUTS = (DIFFUSERS,)
