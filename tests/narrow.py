@@ -20,8 +20,12 @@ from tests.layers.laws import difference, filled, normal
 from vaeport.configs import VAEArchConfig
 from vaeport.mapping import plan
 from vaeport.models.autoencoder_kl import AutoencoderKL, AutoencoderKLArchConfig
+from vaeport.models.hunyuan_video import HunyuanVideo, HunyuanVideoArchConfig
+from vaeport.models.ltx2 import LTX2ArchConfig, LTX2Video
+from vaeport.models.ltx_video import LTXVideo, LTXVideoArchConfig
 from vaeport.models.oobleck import Oobleck, OobleckArchConfig
 from vaeport.models.wan import Wan, WanArchConfig
+from vaeport.models.wan2_2 import Wan22, Wan22ArchConfig
 from vaeport.proof.draw import draw_state
 from vaeport.proof.prove import Proof
 from vaeport.proof.sides import NativeSide, ReferenceSide, Side
@@ -36,6 +40,50 @@ KL16 = KL.replace(
     latent_channels=16, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159
 )
 WAN = WanArchConfig(base_dim=8, z_dim=4, latents_mean=(0.1, -0.2, 0.3, 0.0), latents_std=(1.5, 0.7, 2.0, 1.0))
+WAN22 = Wan22ArchConfig(base_dim=8, decoder_base_dim=12, z_dim=4, latents_mean=WAN.latents_mean, latents_std=WAN.latents_std)
+HUNYUAN = HunyuanVideoArchConfig(block_out_channels=(16, 16, 32, 32), norm_num_groups=8, latent_channels=4)
+LTX = LTXVideoArchConfig(
+    block_out_channels=(8, 16, 32, 32),
+    decoder_block_out_channels=(8, 16, 32, 32),
+    layers_per_block=(2, 1, 1, 1, 2),
+    decoder_layers_per_block=(1, 2, 1, 1, 2),
+    latent_channels=4,
+)
+"""strided ways, widening and narrowing blocks (0.9.0)"""
+LTX1 = LTX.replace(
+    decoder_block_out_channels=(16, 32, 64),
+    decoder_layers_per_block=(2, 1, 2, 1),
+    decoder_spatio_temporal_scaling=(True,) * 3,
+    decoder_inject_noise=(True, True, True, False),
+    upsample_residual=(True,) * 3,
+    upsample_factor=(2,) * 3,
+    timestep_conditioning=True,
+)
+"""a timestep and noise (0.9.1)"""
+LTX5 = LTX1.replace(
+    block_out_channels=(8, 16, 32, 64, 64),
+    down_block_types=("LTXVideo095DownBlock3D",) * 4,
+    downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+    spatio_temporal_scaling=(True,) * 4,
+    decoder_inject_noise=(False,) * 4,
+)
+"""folded ways and a timestep (0.9.5)"""
+LTX2 = LTX2ArchConfig(
+    block_out_channels=(8, 16, 32, 64),
+    decoder_block_out_channels=(16, 32, 64),
+    layers_per_block=(1, 2, 1, 1, 2),
+    decoder_layers_per_block=(2, 1, 2, 1),
+    latent_channels=4,
+    decoder_causal=False,
+)
+LTX23 = LTX2.replace(
+    decoder_block_out_channels=(16, 32, 32, 64),
+    decoder_layers_per_block=(2, 1, 2, 1, 1),
+    upsample_type=("spatiotemporal", "spatiotemporal", "temporal", "spatial"),
+    upsample_residual=(False,) * 4,
+    upsample_factor=(2, 2, 1, 2),
+    decoder_spatial_padding_mode="zeros",
+)
 OOBLECK = OobleckArchConfig(
     encoder_hidden_size=16, decoder_input_channels=8, decoder_channels=8, channel_multiples=(1, 1, 2, 2, 2)
 )
@@ -46,6 +94,13 @@ MODELS: dict[str, tuple[type[VAE], VAEArchConfig]] = {
     "kl": (AutoencoderKL, KL),
     "kl16": (AutoencoderKL, KL16),
     "wan": (Wan, WAN),
+    "wan2_2": (Wan22, WAN22),
+    "hunyuan_video": (HunyuanVideo, HUNYUAN),
+    "ltx": (LTXVideo, LTX),
+    "ltx1": (LTXVideo, LTX1),
+    "ltx5": (LTXVideo, LTX5),
+    "ltx2": (LTX2Video, LTX2),
+    "ltx23": (LTX2Video, LTX23),
     "oobleck": (Oobleck, OOBLECK),
     "oobleck8": (Oobleck, OOBLECK8),
 }
@@ -55,6 +110,9 @@ MEDIA = {
     "kl": (2, 3, 40, 24),
     "kl16": (2, 3, 24, 40),
     "wan": (2, 3, 9, 16, 24),
+    "wan2_2": (2, 3, 9, 32, 48),
+    "hunyuan_video": (2, 3, 9, 16, 24),
+    **dict.fromkeys(("ltx", "ltx1", "ltx5", "ltx2", "ltx23"), (2, 3, 17, 64, 96)),
     "oobleck": (2, 2, 6144),
     "oobleck8": (2, 2, 96),
 }

@@ -19,8 +19,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Folder: all that it may import besides the standard library.
 ALLOWED = {
     "layers": ("torch", "vaeport.layers", "vaeport.errors"),
-    "models": ("torch", "vaeport.layers", "vaeport.configs", "vaeport.vae", "vaeport.errors"),
-    "weights": ("vaeport.mapping",),
+    "models": ("torch", "vaeport.layers", "vaeport.models", "vaeport.configs", "vaeport.vae", "vaeport.errors"),
+    "weights": ("vaeport.mapping", "vaeport.weights"),
 }
 REFERENCES = ("diffusers", "transformers")  # never in src/, except interop/
 HEAVY = (

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
 from vaeport.errors import ConfigError
+from vaeport.shapes import Assumed as Assumed
+from vaeport.shapes import Determined as Determined
+from vaeport.shapes import WeightShapes as WeightShapes
 
 Modality = Literal["image", "video", "audio"]
 
@@ -32,6 +35,15 @@ class VAEArchConfig:
     def misfit(cls, published: Mapping[str, Any]) -> str | None:
         """Why a configuration with one of `class_names` is another architecture's after all, or None if it is ours."""
         return None
+
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """Fields with the values that the shapes of weights show, each right after the lookups that show it.
+
+        An empty value (None, 0, ()) is not shown, unless it is `Determined`. Fields that no shape can show are left
+        out, or are `Assumed` where the default may disagree with those that are shown. Works with either half alone.
+        """
+        yield from ()
 
     def constants(self) -> dict[str, Any]:
         """Published keys whose value this architecture fixes; another value in a config.json is refused."""
@@ -132,11 +144,16 @@ def _is_positive(value: Any, hint: Any) -> bool:
 
 @dataclass(kw_only=True)
 class VAEConfig:
-    """How a VAE is loaded and run; no field changes what it computes.
+    """How a VAE is loaded and run; no field but those of tiling changes what its two networks compute.
 
+    latents                         "raw": `encode` gives and `decode` takes latents as Diffusers' classes do, and the
+                                    caller normalises; "normalized": as the diffusion model sees them, as the official
+                                    classes of Wan and LTX do
     load_encoder, load_decoder      a half that is False is never read from the file
-    use_tiling, use_temporal_tiling, use_parallel_tiling
-                                    blended tiling; off, and refused until an executor offers it
+    tiling                          name of a published tiling ("official", "diffusers", ...), which is approximate;
+                                    None: exact
+    use_tiling, use_temporal_tiling the same as a choice of axes: the model's first tiling in space, and in time too
+    use_parallel_tiling             tiles on several GPUs; off, and refused until an executor offers it
     dtype                           "float32", "bfloat16", ...; None keeps the checkpoint's
     pretrained_path, subfolder, revision, variant
                                     where the weights came from
@@ -144,8 +161,10 @@ class VAEConfig:
 
     modality: ClassVar[Modality | None] = None
 
+    latents: Literal["raw", "normalized"] = "raw"
     load_encoder: bool = True
     load_decoder: bool = True
+    tiling: str | None = None
     use_tiling: bool = False
     use_temporal_tiling: bool = False
     use_parallel_tiling: bool = False
@@ -157,18 +176,22 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         """ConfigError for a request that cannot be kept."""
+        if self.latents not in ("raw", "normalized"):
+            raise ConfigError("unknown convention of latents", expected='"raw" or "normalized"', found=repr(self.latents))
         if not (self.load_encoder or self.load_decoder):
             raise ConfigError("load_encoder and load_decoder are both False", fix="load at least one half")
-        asked = [name for name in ("use_tiling", "use_temporal_tiling", "use_parallel_tiling") if getattr(self, name)]
+        flags = ("use_tiling", "use_temporal_tiling", "use_parallel_tiling")
+        asked = [name for name in ("tiling", *flags) if getattr(self, name)]
         if asked and self.modality == "audio":
             raise ConfigError(
                 f"{', '.join(asked)}: audio is never tiled", fix="stream it: `vae.stream_decode(...)` is exact"
             )
-        if asked:
-            raise ConfigError(
-                f"{', '.join(asked)}: no tiling executor exists yet",
-                fix="leave it off; video and audio run in exact streams, whose memory does not grow with the length",
-            )
+        if self.use_parallel_tiling:
+            raise ConfigError("use_parallel_tiling: no executor for several GPUs exists yet", fix="leave it off")
+        if self.use_temporal_tiling and not (self.use_tiling or self.tiling):
+            raise ConfigError("use_temporal_tiling has no effect without use_tiling", fix="set both")
+        if self.tiling and len(asked) > 1:
+            raise ConfigError("tiling names the axes by itself", found=", ".join(asked), fix="leave the flags off")
 
 
 class ImageVAEConfig(VAEConfig):
@@ -202,7 +225,7 @@ class AxisRule:
     """One axis of the input: the legal lengths offset + multiple * k give offset + k latents; offset is 0 or 1."""
 
     crops: ClassVar[bool] = True
-    """Whether other lengths are taken, without what is over the last legal one."""
+    """Whether other lengths are taken, as the latents that `latents` counts."""
 
     name: str
     multiple: int
@@ -228,6 +251,14 @@ class StrictAxisRule(AxisRule):
     crops = False
 
 
+class CeilAxisRule(AxisRule):
+    """As `AxisRule`; what is over a legal length counts as one latent more."""
+
+    def latents(self, n: int) -> int:
+        """Latents of an input of length n."""
+        return super().latents(self.padded(n)) if n > 0 else 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatentContract:
     """What goes into `encode`, what a latent is, and what comes out of `decode`. Data: the tests execute it.
@@ -236,9 +267,12 @@ class LatentContract:
     axes                rules of the input's axes, in order; latents have the same axes
     latent_channels     of a latent
     posterior           "gaussian-logvar" or "gaussian-softplus"
-    shift, scale        normalize(z) = (z - shift) * scale, one number or one per latent channel
+    shift, scale        normalize(z) = (z - shift) * scale, one number or one per latent channel; None: the checkpoint
+                        holds a mean and a standard deviation per channel
     clamp               range that `decode` clamps to, or None
     sample_rate         Hz, audio only
+    decode_timestep     what `decode` tells a decoder that knows a timestep, or None
+    decode_noise_scale  share of noise that such a decoder expects in its latents, or None
     """
 
     modality: Modality
@@ -247,10 +281,12 @@ class LatentContract:
     axes: tuple[AxisRule, ...]
     latent_channels: int
     posterior: Literal["gaussian-logvar", "gaussian-softplus"]
-    shift: float | tuple[float, ...] = 0.0
-    scale: float | tuple[float, ...] = 1.0
+    shift: float | tuple[float, ...] | None = 0.0
+    scale: float | tuple[float, ...] | None = 1.0
     clamp: tuple[float, float] | None = None
     sample_rate: int | None = None
+    decode_timestep: float | None = None
+    decode_noise_scale: float | None = None
 
     @property
     def layout(self) -> str:

@@ -16,11 +16,15 @@ from vaeport.errors import InputError
 from vaeport.layers import (
     SAMPLES,
     TIME,
+    Conditions,
     DiagonalGaussian,
     LatentNormalizer,
     Layer,
+    NormalizedGaussian,
     SoftplusGaussian,
+    StoredNormalizer,
     run_in_pieces,
+    standard_normal,
     stream,
 )
 
@@ -65,7 +69,9 @@ class VAE(nn.Module):
         self.arch = arch
         self.config = config or self.config_class()
         self.contract = self.contract_of(arch)
-        self.normalizer = LatentNormalizer(self.contract.shift, self.contract.scale)
+        shift, scale = self.contract.shift, self.contract.scale
+        stored = shift is None or scale is None
+        self.normalizer = StoredNormalizer(self.contract.latent_channels) if stored else LatentNormalizer(shift, scale)
         self.encoder = self.encoder_of(arch) if self.config.load_encoder else None
         self.decoder = self.decoder_of(arch) if self.config.load_decoder else None
 
@@ -102,18 +108,51 @@ class VAE(nn.Module):
         return EncoderOutput(posterior) if return_dict else (posterior,)
 
     @overload
-    def decode(self, z: Tensor, return_dict: Literal[True] = True) -> DecoderOutput: ...
+    def decode(
+        self,
+        z: Tensor,
+        return_dict: Literal[True] = True,
+        *,
+        timestep: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> DecoderOutput: ...
     @overload
-    def decode(self, z: Tensor, return_dict: Literal[False]) -> tuple[Tensor]: ...
-    def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+    def decode(
+        self,
+        z: Tensor,
+        return_dict: Literal[False],
+        *,
+        timestep: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor]: ...
+    def decode(
+        self,
+        z: Tensor,
+        return_dict: bool = True,
+        *,
+        timestep: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> DecoderOutput | tuple[Tensor]:
         """[B, Z, *latent axes] (not normalised) -> media [B, C, *axes], clamped if the contract says so.
 
-        InputError for a wrong rank, channel count or dtype.
+        timestep    for decoders that know one: a number, or one per sample [B]; None: the contract's
+        generator   of the noise that some decoders add
+
+        InputError for a wrong rank, channel count or dtype, or a timestep for a decoder that knows none.
         """
-        decoder = self._half("decoder")
+        decoder = self.decoder_at(timestep, generator)
         self._check(z, self.contract.latent_channels, [(a.name, 1) for a in self.contract.axes])
-        sample = self._clamped(self._run(decoder, z, self.decode_pieces))
+        sample = self._clamped(self._run(decoder, self._raw(z), self.decode_pieces))
         return DecoderOutput(sample) if return_dict else (sample,)
+
+    def decoder_at(self, timestep: float | Tensor | None = None, generator: torch.Generator | None = None) -> Layer:
+        """The decoder under these conditions, as a layer that runs whole or in a stream; see `decode`."""
+        decoder, default = self._half("decoder"), self.contract.decode_timestep
+        if default is None and timestep is not None:
+            raise InputError(f"{type(self).__name__}'s decoder knows no timestep", found=timestep, fix="leave it out")
+        at = default if timestep is None else timestep
+        given = None if at is None else torch.as_tensor(at, dtype=self.dtype, device=self.device).reshape(-1)
+        return decoder.bind(Conditions(timestep=given, generator=generator))
 
     def stream_encode(self, pieces: Iterable[Tensor]) -> Iterator[DiagonalGaussian]:
         """As `encode`, from pieces along time or samples; memory does not grow with the length.
@@ -122,13 +161,20 @@ class VAE(nn.Module):
         InputError as for `encode`, and for pieces that do not fit together.
         """
         minimum = [(a.name, a.padded(1)) for a in self.contract.axes]
-        moments = self._stream("encoder", pieces, self.contract.channels, minimum, self.contract.axes)
-        return map(self._posterior, moments)
+        checked = self._checked(pieces, self.contract.channels, minimum, self.contract.axes)
+        return map(self._posterior, stream(self._half("encoder"), checked, self._stream_axis()))
 
-    def stream_decode(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    def stream_decode(
+        self,
+        pieces: Iterable[Tensor],
+        *,
+        timestep: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Tensor]:
         """As `decode`, from pieces along time or samples; the outputs concatenate to that of the whole."""
-        minimum = [(a.name, 1) for a in self.contract.axes]
-        return map(self._clamped, self._stream("decoder", pieces, self.contract.latent_channels, minimum))
+        decoder, minimum = self.decoder_at(timestep, generator), [(a.name, 1) for a in self.contract.axes]
+        checked = self._checked(pieces, self.contract.latent_channels, minimum, ())
+        return map(self._clamped, stream(decoder, map(self._raw, checked), self._stream_axis()))
 
     def forward(
         self, x: Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
@@ -139,11 +185,40 @@ class VAE(nn.Module):
 
     def normalize(self, z: Tensor) -> Tensor:
         """Latents as `encode` gives them -> as the diffusion model takes them."""
-        return self.normalizer.normalize(z)
+        return z if self.config.latents == "normalized" else self.normalizer.normalize(z)
 
     def denormalize(self, z: Tensor) -> Tensor:
         """Latents as the diffusion model gives them -> as `decode` takes them."""
-        return self.normalizer.denormalize(z)
+        return z if self.config.latents == "normalized" else self.normalizer.denormalize(z)
+
+    def with_decode_noise(
+        self,
+        z: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        noise: Tensor | None = None,
+        scale: float | None = None,
+        order: Literal["official", "diffusers"] = "official",
+    ) -> Tensor:
+        """Latents as the diffusion model gives them -> as `decode` takes them, with the noise that it was trained on.
+
+        z <- (1 - scale) z + scale * noise, before latents are denormalised ("official") or after ("diffusers").
+
+        noise   standard normal, of z's shape; None draws it with the generator
+        scale   None: the contract's
+        InputError for a VAE whose decoder expects no noise, unless a scale is given.
+        """
+        share = self.contract.decode_noise_scale if scale is None else scale
+        if share is None:
+            what = f"{type(self).__name__}'s decoder expects no noise"
+            raise InputError(what, fix="use denormalize, or give a scale")
+        if order == "diffusers" and self.config.latents == "normalized":
+            what = 'noise cannot follow the normaliser where `decode` applies it'
+            raise InputError(what, fix='load with latents="raw", or use order="official"')
+        noise = standard_normal(z.shape, z, generator) if noise is None else noise
+        if order == "diffusers":
+            return (1.0 - share) * self.denormalize(z) + share * noise
+        return self.denormalize((1.0 - share) * z + share * noise)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -189,11 +264,6 @@ class VAE(nn.Module):
             return y
         return run_in_pieces(half, x, self._stream_axis(), *pieces)
 
-    def _stream(
-        self, half: str, pieces: Iterable[Tensor], channels: int, minimum: Minimum, rules: Sequence[AxisRule] = ()
-    ) -> Iterator[Tensor]:
-        return stream(self._half(half), self._checked(pieces, channels, minimum, rules), self._stream_axis())
-
     def _checked(
         self, pieces: Iterable[Tensor], channels: int, minimum: Minimum, rules: Sequence[AxisRule]
     ) -> Iterator[Tensor]:
@@ -213,7 +283,12 @@ class VAE(nn.Module):
         self._require_legal(rules[:1], (total,))
 
     def _posterior(self, moments: Tensor) -> DiagonalGaussian:
-        return _POSTERIORS[self.contract.posterior](moments)
+        posterior = _POSTERIORS[self.contract.posterior](moments)
+        return NormalizedGaussian(posterior, self.normalizer) if self.config.latents == "normalized" else posterior
+
+    def _raw(self, z: Tensor) -> Tensor:
+        """Latents as the decoder's first layer takes them."""
+        return self.normalizer.denormalize(z) if self.config.latents == "normalized" else z
 
     def _clamped(self, x: Tensor) -> Tensor:
         if self.contract.clamp is None:

@@ -30,6 +30,6 @@ def residual_block(channels: int, out_channels: int, norm: Norm, conv: Convoluti
     )
 
 
-def attention_block(channels: int, norm: Norm) -> Add:
-    """attention(norm(x)) + x on images [B, C, H, W]."""
-    return Add(main=Chain(norm=norm(channels), attention=SelfAttention(channels)), shortcut=Identity())
+def attention_block(channels: int, norm: Norm, attention: Callable[[int], Layer] = SelfAttention) -> Add:
+    """attention(norm(x)) + x."""
+    return Add(main=Chain(norm=norm(channels), attention=attention(channels)), shortcut=Identity())

@@ -17,6 +17,8 @@ Axes are counted from the end, so that they keep their number when frames are fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +30,20 @@ TIME, HEIGHT, WIDTH, SAMPLES = -3, -2, -1, -1
 Chunk = Tensor | None
 State = Any
 Interval = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a layer may depend on beside its input.
+
+    timestep    [B] or [1]
+    embedding   of the timestep, made on the way by a `Conditioned` chain
+    generator   of noise; None: the default generator
+    """
+
+    timestep: Tensor | None = None
+    embedding: Tensor | None = None
+    generator: torch.Generator | None = None
 
 
 class Layer(nn.Module):
@@ -44,6 +60,18 @@ class Layer(nn.Module):
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
         """Inputs `[start, stop)` that `outputs` depend on, not clipped to the tensor; None: all inputs."""
         return outputs
+
+    def bind(self, given: Conditions) -> Layer:
+        """The layer under `given` conditions: itself, or a copy that shares its weights where a layer depends on them.
+
+        What is bound runs whole or in a stream like any layer; the layer itself is left as it was.
+        """
+        bound = {name: child.bind(given) for name, child in self.named_children() if isinstance(child, Layer)}
+        if all(layer is self._modules[name] for name, layer in bound.items()):
+            return self
+        twin = copy(self)
+        twin._modules = {**self._modules, **bound}
+        return twin
 
 
 class Identity(Layer):

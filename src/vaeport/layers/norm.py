@@ -43,3 +43,38 @@ class ChannelRMSNorm(Layer):
         unit: Tensor = F.normalize(wide, dim=1).to(x.dtype)
         y: Tensor = unit * gain.view(-1, *(1,) * (x.dim() - 2))
         return y
+
+
+class PixelNorm(Layer):
+    """y = x / sqrt(mean(x^2) + eps), the mean over the channels of each position.
+
+    x [B, C, *axes]. The mean is taken in float32 at least.
+    """
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, *axes], same shape."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mean = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide).square() / x.shape[1]
+        return x * torch.rsqrt(mean + self.eps).to(x.dtype)
+
+
+class ChannelLayerNorm(Layer):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias, statistics over the channels of each position.
+
+    x [B, C, *axes]; weight, bias [C].
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, *axes], same shape."""
+        y = F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, self.eps)
+        return y.movedim(-1, 1)

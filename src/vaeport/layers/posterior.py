@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaeport.layers.normalizer import LatentNormalizer, StoredNormalizer
+from vaeport.layers.random import standard_normal
+
 
 class DiagonalGaussian:
     """N(mean, std^2) from moments [B, 2Z, ...]: the first Z channels are the mean, the others log(var).
@@ -41,9 +44,7 @@ class DiagonalGaussian:
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """mean + std * noise, noise in the moments' dtype, drawn on the generator's device and moved."""
-        device = self.mean.device if generator is None else generator.device
-        noise = torch.randn(self.mean.shape, generator=generator, device=device, dtype=self.mean.dtype)
-        return self.mean + self.std * noise.to(self.mean.device)
+        return self.mean + self.std * standard_normal(self.mean.shape, self.mean, generator)
 
     def kl(self) -> Tensor:
         """KL divergence to N(0, 1), summed over all but the batch: [B]."""
@@ -67,3 +68,35 @@ class SoftplusGaussian(DiagonalGaussian):
     def logvar(self) -> Tensor:
         """log(std^2)."""
         return torch.log(self.var)
+
+
+class NormalizedGaussian(DiagonalGaussian):
+    """A posterior seen through an affine map of the latents: mean and sample are normalised, `parameters` are not."""
+
+    def __init__(self, inner: DiagonalGaussian, normalizer: LatentNormalizer | StoredNormalizer) -> None:
+        super().__init__(inner.parameters)
+        self.inner, self.normalizer = inner, normalizer
+        self.mean = normalizer.normalize(inner.mean)
+
+    @property
+    def std(self) -> Tensor:
+        """Of the normalised latent."""
+        return self.normalizer.scaled(self.inner.std)
+
+    @property
+    def var(self) -> Tensor:
+        """std^2."""
+        return self.std * self.std
+
+    @property
+    def logvar(self) -> Tensor:
+        """log(std^2)."""
+        return torch.log(self.var)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """The normalised sample."""
+        return self.normalizer.normalize(self.inner.sample(generator))
+
+    def kl(self) -> Tensor:
+        """Of the latents before they are normalised."""
+        return self.inner.kl()

@@ -5,30 +5,30 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaeport.layers.layer import HEIGHT, TIME, Interval, Layer
+from vaeport.layers.layer import TIME, Interval, Layer
 
 
 class NearestUpsample(Layer):
-    """Every pixel of [B, C, H, W] becomes `factor` x `factor` pixels."""
+    """Every position becomes factor x factor positions, or as many as the factors of the last axes say."""
 
-    def __init__(self, factor: int = 2) -> None:
+    def __init__(self, factor: int | tuple[int, ...] = 2) -> None:
         super().__init__()
-        self.factor = factor
+        self.factors = (factor, factor) if isinstance(factor, int) else factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, factor * H, factor * W]."""
-        return F.interpolate(x, scale_factor=float(self.factor), mode="nearest")
+        """[B, C, H, W] or [B, C, T, H, W], as many axes as factors -> each axis its factor times as long."""
+        return F.interpolate(x, scale_factor=[float(f) for f in self.factors], mode="nearest")
 
     def length(self, n: int, axis: int) -> int:
         """factor * n."""
         return n * self._rate(axis)
 
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
-        """The pixels that are repeated."""
+        """The positions that are repeated."""
         return _repeated(outputs, self._rate(axis))
 
     def _rate(self, axis: int) -> int:
-        return self.factor if axis >= HEIGHT else 1
+        return self.factors[axis] if -axis <= len(self.factors) else 1
 
 
 class RepeatFrames(Layer):

@@ -11,12 +11,22 @@ black-forest-labs/flux src/flux/modules/autoencoder.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from math import gcd
 from typing import Any
 
-from vaeport.configs import AxisRule, ImageVAEConfig, LatentContract, VAEArchConfig, require_statistics
+from vaeport.configs import (
+    Assumed,
+    AxisRule,
+    ImageVAEConfig,
+    LatentContract,
+    VAEArchConfig,
+    WeightShapes,
+    require_statistics,
+)
 from vaeport.errors import ConfigError
 from vaeport.layers import Chain, Conv, GroupNorm, Layer, NearestUpsample, Norm, SiLU, attention_block, residual_block
 from vaeport.vae import VAE
@@ -57,6 +67,25 @@ class AutoencoderKLArchConfig(VAEArchConfig):
             require_statistics(self.latent_channels, self.latents_mean, self.latents_std)
         if self.in_channels != self.out_channels:
             raise ConfigError("in_channels and out_channels differ", expected=self.in_channels, found=self.out_channels)
+
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the numbers of groups and the scale of latents."""
+        image = weights.size("encoder.conv_in.weight", 1) or weights.size("decoder.conv_out.weight", 0)
+        yield "in_channels", image
+        yield "out_channels", image
+        block = "levels.{}.blocks.0.main.conv1.weight"
+        widths = weights.sizes(f"encoder.{block}", 0) or weights.sizes(f"decoder.{block}", 0)[::-1]
+        yield "block_out_channels", widths
+        yield "norm_num_groups", Assumed(gcd(cls.norm_num_groups, *widths))
+        block = "levels.0.blocks.{}.main.conv1.weight"
+        yield "layers_per_block", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
+        moments = weights.size("encoder.conv_out.weight", 0)
+        yield "latent_channels", moments // 2 or weights.size("decoder.conv_in.weight", 1)
+        yield "use_quant_conv", weights.has("encoder.quant_conv.weight")
+        yield "use_post_quant_conv", weights.has("decoder.post_quant_conv.weight")
+        norm = "middle.attention.main.norm.weight"
+        yield "mid_block_add_attention", weights.has(f"encoder.{norm}", f"decoder.{norm}")
 
     def constants(self) -> dict[str, Any]:
         """Plain convolutional blocks with SiLU on every level."""

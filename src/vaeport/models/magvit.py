@@ -13,12 +13,21 @@ slices), after aigc-apps/EasyAnimate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import gcd
 from typing import Any
 
-from vaeport.configs import AxisRule, LatentContract, StrictAxisRule, VAEArchConfig, VideoVAEConfig
+from vaeport.configs import (
+    Assumed,
+    AxisRule,
+    LatentContract,
+    StrictAxisRule,
+    VAEArchConfig,
+    VideoVAEConfig,
+    WeightShapes,
+)
 from vaeport.errors import ConfigError
 from vaeport.layers import (
     Chain,
@@ -30,7 +39,7 @@ from vaeport.layers import (
     Norm,
     PerFrame,
     RepeatFrames,
-    ReplicatePad,
+    Pad,
     SiLU,
     SplitFirst,
     residual_block,
@@ -67,6 +76,23 @@ class MagvitArchConfig(VAEArchConfig):
     def misfit(cls, published: Mapping[str, Any]) -> str | None:
         """EasyAnimate's own class has the same name and other keys."""
         return "ch_mult: this is a configuration of EasyAnimate's own class" if "ch_mult" in published else None
+
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the groups, the scale of latents, and which ways change time, since kernels are alike."""
+        block = "levels.{}.blocks.0.main.conv1.conv.weight"
+        widths = weights.sizes(f"encoder.{block}", 0) or weights.sizes(f"decoder.{block}", 0)[::-1]
+        yield "block_out_channels", widths
+        yield "norm_num_groups", Assumed(gcd(cls.norm_num_groups, *widths))
+        for name, (space, both) in (("down_block_types", tuple(_DOWN)), ("up_block_types", tuple(_UP))):
+            yield name, Assumed((space, *(both,) * (len(widths) - 1)))
+        block = "levels.0.blocks.{}.main.conv1.conv.weight"
+        yield "layers_per_block", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
+        moments = weights.size("encoder.conv_out.conv.weight", 0)
+        yield "latent_channels", moments // 2 or weights.size("decoder.conv_in.conv.weight", 1)
+        image = weights.size("encoder.conv_in.conv.weight", 1) or weights.size("decoder.conv_out.conv.weight", 0)
+        yield "in_channels", image
+        yield "out_channels", image
 
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other."""
@@ -108,13 +134,13 @@ def causal(channels: int, out_channels: int, kernel: int) -> Layer:
     if kernel == 1:
         return Conv(channels, out_channels, (1, 1, 1))
     pad = ((0, 0), *((kernel // 2, kernel // 2),) * 2)
-    return Chain(past=ReplicatePad(kernel - 1), conv=Conv(channels, out_channels, (kernel,) * 3, pad=pad))
+    return Chain(past=Pad("replicate", ((kernel - 1, 0), (0, 0), (0, 0))), conv=Conv(channels, out_channels, (kernel,) * 3, pad=pad))
 
 
 def downsample(width: int, temporal: bool) -> Chain:
     """Halves height and width, zeros right and below; halves time, with frame 0 in a window of its own."""
     stride = (2 if temporal else 1, 2, 2)
-    return Chain(past=ReplicatePad(2), conv=Conv(width, width, (3, 3, 3), stride=stride, pad=((0, 0), (0, 1), (0, 1))))
+    return Chain(past=Pad("replicate", ((2, 0), (0, 0), (0, 0))), conv=Conv(width, width, (3, 3, 3), stride=stride, pad=((0, 0), (0, 1), (0, 1))))
 
 
 def upsample(width: int, temporal: bool) -> Chain:

@@ -10,10 +10,12 @@ Source: Stability-AI/stable-audio-tools stable_audio_tools/models/autoencoders.p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
-from vaeport.configs import AudioVAEConfig, AxisRule, LatentContract, VAEArchConfig
+from vaeport.configs import AudioVAEConfig, AxisRule, LatentContract, VAEArchConfig, WeightShapes
 from vaeport.errors import ConfigError
 from vaeport.layers import Add, Chain, Identity, Layer, Snake, WeightNormConv, WeightNormConvTranspose1d
 from vaeport.vae import VAE
@@ -32,6 +34,24 @@ class OobleckArchConfig(VAEArchConfig):
     decoder_input_channels: int = 64
     audio_channels: int = 2
     sampling_rate: int = 44100
+
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the sampling rate; kernels are twice as long as strides, transposed ones have the input first."""
+        way = "levels.{}.conv.weight_v"
+        down, up = weights.sizes(f"encoder.{way}", 2), weights.sizes(f"decoder.{way}", 2)[::-1]
+        yield "downsampling_ratios", tuple(kernel // 2 for kernel in down or up)
+        latent = weights.size("decoder.conv_in.weight_v", 1) or weights.size("encoder.conv_in.weight_v", 0) // 2
+        yield "decoder_input_channels", latent
+        yield "encoder_hidden_size", 2 * latent
+        width = weights.size(f"decoder.levels.{len(up) - 1}.conv.weight_v", 1)
+        yield "decoder_channels", width
+        inner, outer = weights.sizes(f"encoder.{way}", 0), weights.sizes(f"decoder.{way}", 0)[::-1]
+        yield "channel_multiples", tuple(w // (2 * latent) for w in inner) or tuple(w // width for w in outer)
+        yield (
+            "audio_channels",
+            weights.size("encoder.conv_in.weight_v", 1) or weights.size("decoder.conv_out.weight_v", 0),
+        )
 
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other."""

@@ -11,12 +11,21 @@ Source: Wan-Video/Wan2.1 wan/modules/vae.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from vaeport.configs import AxisRule, LatentContract, VAEArchConfig, VideoVAEConfig, require_statistics
+from vaeport.configs import (
+    Assumed,
+    AxisRule,
+    Determined,
+    LatentContract,
+    VAEArchConfig,
+    VideoVAEConfig,
+    WeightShapes,
+    require_statistics,
+)
 from vaeport.errors import ConfigError
 from vaeport.layers import (
     Chain,
@@ -79,6 +88,31 @@ class WanArchConfig(VAEArchConfig):
         if self.in_channels != self.out_channels:
             raise ConfigError("in_channels and out_channels differ", expected=self.in_channels, found=self.out_channels)
 
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the statistics of latents; the first dim_mult is 1."""
+        block = "levels.{}.blocks.0.main.conv1.weight"
+        inner, outer = weights.sizes(f"encoder.{block}", 0), weights.sizes(f"decoder.{block}", 0)[::-1]
+        widths = inner or outer
+        yield "base_dim", widths[0]
+        yield "dim_mult", tuple(width // widths[0] for width in widths)
+        if inner and outer:
+            yield "decoder_base_dim", Determined(None if inner == outer else outer[0])
+        z = weights.size("encoder.conv_out.weight", 0) // 2 or weights.size("decoder.conv_in.weight", 1)
+        yield "z_dim", z
+        if z != len(cls.latents_mean):
+            yield "latents_mean", Assumed((0.0,) * z)
+            yield "latents_std", Assumed((1.0,) * z)
+        block = "levels.0.blocks.{}.main.conv1.weight"
+        yield "num_res_blocks", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
+        ways = range(len(widths) - 1)
+        down = [weights.has(f"encoder.levels.{i}.resample.time.rest.weight") for i in ways]
+        up = [weights.has(f"decoder.levels.{i}.resample.time.rest.conv.weight") for i in reversed(ways)]
+        yield "temporal_downsample", tuple(map(bool, down if inner else up))
+        image = weights.size("encoder.conv_in.weight", 1) or weights.size("decoder.conv_out.weight", 0)
+        yield "in_channels", image
+        yield "out_channels", image
+
     def constants(self) -> dict[str, Any]:
         """No attention but in the middle, no shortcut around the resamplers, no patches."""
         return {"attn_scales": [], "dropout": 0.0, "is_residual": False, "patch_size": None}
@@ -104,12 +138,12 @@ def downsample(width: int, temporal: bool) -> Chain:
     )
 
 
-def upsample(width: int, temporal: bool) -> Chain:
-    """Doubles height and width and halves the width; in time frame 0 stays, the others become pairs."""
+def upsample(width: int, temporal: bool, *, narrow: bool = True) -> Chain:
+    """Doubles height and width, and halves the channels if `narrow`; in time frame 0 stays, the others become pairs."""
     time_conv = Conv(width, 2 * width, (3, 1, 1), pad=((2, 0), (0, 0), (0, 0)))
     return Chain(
         time=SplitFirst(Identity(), Chain(conv=time_conv, pairs=ChannelsToTime(2))) if temporal else None,
-        space=PerFrame(Chain(nearest=NearestUpsample(2), conv=image_conv(width, width // 2))),
+        space=PerFrame(Chain(nearest=NearestUpsample(2), conv=image_conv(width, width // 2 if narrow else width))),
     )
 
 

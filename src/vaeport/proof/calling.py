@@ -29,7 +29,9 @@ class Convention:
     """How encode and decode are called and what their results mean.
 
     encode_arguments, decode_arguments
-                    further arguments of the two methods; {"tensor": [...]} stands for a tensor
+                    further arguments of the two methods; {"tensor": [...]} stands for a tensor, {"per_sample": 0.05}
+                    for one with that number for every sample
+    attributes      what is set on the implementation once it is built
     listed          both take and give lists of samples without batch axis
     moments         path of the module whose output is the moments, where encode does not give them; "" none
     normalized      encode gives and decode takes latents as the diffusion model sees them
@@ -39,6 +41,7 @@ class Convention:
 
     encode_arguments: Mapping[str, Any] = field(default_factory=dict)
     decode_arguments: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     listed: bool = False
     moments: str = ""
     normalized: bool = False
@@ -89,6 +92,11 @@ class Caller:
     def __init__(self, built: Any, convention: Convention, tools: Mapping[str, Callable[..., Any]]) -> None:
         self.built, self.convention, self.tools = built, convention, tools
         self.module = owner(built).eval().requires_grad_(False)
+        for name, value in convention.attributes.items():
+            if not hasattr(built, name):
+                what = "the reference has no such attribute"
+                raise ProofError(what, where=type(built).__name__, found=name, fix="see its source")
+            setattr(built, name, value)
 
     def encode(self, x: Tensor) -> Outputs:
         """mean, std and moments, or `normalized` in place of mean, as far as the implementation offers them."""
@@ -138,15 +146,16 @@ class Caller:
         config = getattr(self.built, "config", None)
         if config is None:
             return None
-        mean, std, shift, scale = (
-            getattr(config, name, None) for name in ("latents_mean", "latents_std", "shift_factor", "scaling_factor")
-        )
+        names = ("latents_mean", "latents_std", "shift_factor", "scaling_factor")
+        # statistics that lie in the checkpoint are buffers of the class
+        buffers = dict(self.module.named_buffers(recurse=False))
+        mean, std, shift, scale = (getattr(config, name, buffers.get(name)) for name in names)
         factor = 1.0 if scale is None else float(scale)
         if mean is None or std is None:
             return (z - float(shift or 0.0)) * factor
         view = (-1, *(1,) * (z.dim() - 2))
-        centre = torch.tensor(mean, dtype=z.dtype, device=z.device).view(view)
-        return (z - centre) * (factor / torch.tensor(std, dtype=z.dtype, device=z.device).view(view))
+        centre, spread = (torch.as_tensor(t, dtype=z.dtype, device=z.device).view(view) for t in (mean, std))
+        return (z - centre) * (factor / spread)
 
     def raw(self, method: str, tensor: Tensor) -> Any:
         """What `encode` or `decode` itself gives; lists are stacked again."""
@@ -214,6 +223,8 @@ def _signature(cls: Any) -> str:
 def _tensors(value: Any, like: Tensor) -> Any:
     if isinstance(value, Mapping) and set(value) == {"tensor"}:
         return torch.tensor(value["tensor"], dtype=like.dtype, device=like.device)
+    if isinstance(value, Mapping) and set(value) == {"per_sample"}:
+        return torch.full((len(like),), value["per_sample"], dtype=like.dtype, device=like.device)
     return [_tensors(v, like) for v in value] if isinstance(value, list) else value
 
 

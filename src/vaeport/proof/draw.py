@@ -5,9 +5,11 @@ presence of other keys changes it. A tensor's last name and shape say what it is
 
 | kind    | keys                                                             | values                           |
 |---------|------------------------------------------------------------------|----------------------------------|
+| fixed   | `timestep_scale_multiplier`, a weight that no training moves     | 1000                             |
 | spread  | a word of the name is `std` or `var` (`running_var`)             | uniform in [0.5, 2]              |
 | centre  | a word of the name is `mean` (`running_mean`)                    | 0.5 N                            |
-| shift   | `bias`, and the Snake log scales `alpha`, `beta`                 | 0.2 N                            |
+| shift   | `bias`, the Snake log scales `alpha`, `beta`, modulation tables  | 0.2 N                            |
+|         | (`scale_shift_table`), strengths of noise (`per_channel_scale1`) |                                  |
 | size    | `weight_g`, `original0`: the lengths of weight norm              | abs(1 + 0.2 N)                   |
 | gain    | `gamma`, and a `weight` with at most one dimension above 1       | 1 + 0.2 N                        |
 | matrix  | `weight_v`, `original1`, and every other `weight`                | N / sqrt(numel / shape[0])       |
@@ -31,7 +33,8 @@ from numpy.typing import NDArray
 from vaeport.errors import ProofError
 
 _UNSCALED: Mapping[str, float] = MappingProxyType({})
-_SHIFTS = frozenset({"bias", "alpha", "beta"})
+_FIXED: Mapping[str, float] = MappingProxyType({"timestep_scale_multiplier": 1000})
+_SHIFTS = re.compile(r"bias|alpha|beta|(last_)?scale_shift_table|per_channel_scale[12]")
 _SIZES = frozenset({"weight_g", "original0"})
 _MATRICES = frozenset({"weight", "weight_v", "original1"})
 _WAVES = 6
@@ -93,12 +96,14 @@ def _draw(key: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray
     name = key.rpartition(".")[2]
     words = set(re.split("[_-]", name))
     shape = _checked(key, shape)
+    if name in _FIXED:
+        return np.full(shape, _FIXED[name], dtype=np.float32)
     if words & {"std", "var"}:
         return np.asarray(rng.random(shape, dtype=np.float32) * np.float32(1.5) + np.float32(0.5))
     normal = np.asarray(rng.standard_normal(shape, dtype=np.float32))
     if "mean" in words:
         normal *= np.float32(0.5)
-    elif name in _SHIFTS:
+    elif _SHIFTS.fullmatch(name):
         normal *= np.float32(0.2)
     elif name in _SIZES:
         np.abs(_around_one(normal), out=normal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from vaeport.proof.cases import unfit
 from vaeport.proof.jobs import Capture
 from vaeport.proof.verdict import Row, Verdict
 
+HALVES = ("encoder.", "decoder.")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 REQUIRED = ("decoded", "unclamped")
 LATENTS = ("mean", "normalized")
@@ -23,10 +24,20 @@ _MODULE_ROWS = ("input", "accumulation", "output")
 _WEIGHT_ROWS = ("stored", "used")
 
 
+def weight_pairs(mapped: Plan) -> list[tuple[str, str]]:
+    """Native and reference names of the same weight; statistics of latents, which no network reads, are none."""
+    return [(s.native, key) for s in mapped.steps if s.native.startswith(HALVES) for key in s.stored]
+
+
 def module_pairs(mapped: Plan) -> list[tuple[str, str]]:
     """Native and reference paths of the modules that own the same weight."""
-    pairs = ((step.native.rpartition(".")[0], key.rpartition(".")[0]) for step in mapped.steps for key in step.stored)
+    pairs = ((native.rpartition(".")[0], key.rpartition(".")[0]) for native, key in weight_pairs(mapped))
     return list(dict.fromkeys(pairs))
+
+
+def _holders(paths: Iterable[str]) -> set[str]:
+    """Those that other paths lie in."""
+    return {".".join(parts[:n]) for parts in (path.split(".") for path in paths) for n in range(1, len(parts))}
 
 
 @dataclass
@@ -106,9 +117,16 @@ class Judge:
         if ours.error or theirs.error:
             self.verdict.fail("D", "error", dtype, str(ours.error or theirs.error))
             return
-        weights = [(s.native, key) for s in mapped.steps for key in s.stored]
-        rows = [(f"{a}: {what}", f"{b}: {what}") for a, b in weights for what in _WEIGHT_ROWS]
-        rows += [(f"{a}: {what}", f"{b}: {what}") for a, b in module_pairs(mapped) for what in _MODULE_ROWS]
+        rows = [(f"{a}: {what}", f"{b}: {what}") for a, b in weight_pairs(mapped) for what in _WEIGHT_ROWS]
+        pairs = module_pairs(mapped)
+        # what a module accumulates that holds other modules of the map is theirs, and is compared there
+        holders = [_holders(side) for side in zip(*pairs, strict=True)]
+        rows += [
+            (f"{a}: {what}", f"{b}: {what}")
+            for a, b in pairs
+            for what in _MODULE_ROWS
+            if what != "accumulation" or (a not in holders[0] and b not in holders[1])
+        ]
         rows += [(row, row) for row in sorted({*ours.signature, *theirs.signature}) if row.startswith("free ")]
         differing = 0
         for mine, foreign in dict.fromkeys(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from vaeport.checkpoint import read_config
 from vaeport.configs import VAEArchConfig
 from vaeport.errors import ConfigError, ProofError
+from vaeport.proof.calling import Convention
 from vaeport.proof.importing import import_object
 from vaeport.proof.judge import DTYPES
 from vaeport.proof.prove import Proof
@@ -35,6 +37,7 @@ def prove(
     seed: int = 0,
     dtypes: Sequence[str] = ("float32", "bfloat16"),
     device: str = "cpu",
+    convention: Convention | None = None,
 ) -> Verdict:
     """Sets up both sides and carries out the proof.
 
@@ -42,6 +45,7 @@ def prove(
     native          native name or "package.module:Class"
     variant         published configuration; the only one, if there is but one
     capture         folder that keeps the reference's outputs; they are read again if weights and inputs are the same
+    convention      how the reference is called; by default, a decode that knows a timestep is told the contract's
 
     Raises ProofError or ConfigError if the proof cannot be set up; a proof that fails is a false verdict.
     """
@@ -54,10 +58,11 @@ def prove(
     arguments = arch.to_published() if reference_args is None else dict(reference_args)
     file = None if adapter is None else str(adapter)
     side: Side
+    called = convention or Convention(decode_arguments=_timestep(reference, model.contract_of(arch).decode_timestep))
     if reference_python is None and capture is None:
-        side = ReferenceSide(reference, arguments, file, device)
+        side = ReferenceSide(reference, arguments, file, device, called)
     else:
-        side = RemoteSide(reference, arguments, file, device, reference_python, capture)
+        side = RemoteSide(reference, arguments, file, device, reference_python, capture, called)
     label = f"{native} {variant}" if variant else native
     opened = NativeSide(
         label, lambda: model(arch), lambda path: load_as(registration, arch, path, device=device), device
@@ -77,6 +82,14 @@ def native_of(name: str) -> Registration:
         fix = "write it, with the model's file name, or give the class an attribute `layouts`"
         raise ProofError("the native model has no weight map", where=module, fix=fix) from error
     return Registration(name, (model.__name__,), lambda: model, lambda: layouts)
+
+
+def _timestep(reference: str, value: float | None) -> dict[str, Any]:
+    """The argument by which the reference's `decode` is told a timestep, in every sample."""
+    if value is None:
+        return {}
+    known = inspect.signature(import_object(reference).decode).parameters
+    return {name: {"per_sample": value} for name in ("temb", "timestep") if name in known}
 
 
 def _arch(model: type[VAE], variant: str | None, config: Path | None) -> VAEArchConfig:

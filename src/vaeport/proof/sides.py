@@ -19,6 +19,7 @@ from vaeport.proof.adapters import adapter
 from vaeport.proof.calling import Caller, Convention, build
 from vaeport.proof.importing import import_object, stubbed
 from vaeport.proof.jobs import Capture, Job, Outputs, carry_out
+from vaeport.proof.noise import drawn_noise
 from vaeport.proof.precision import ClampTap, shown_file
 from vaeport.vae import VAE
 
@@ -91,10 +92,14 @@ class ReferenceSide:
             if "mean" in encoded and (latent := caller.normalize(encoded["mean"])) is not None:
                 encoded["normalized"] = latent
             tap.seen.clear()
-            decoded = caller.decode(z)
+            with drawn_noise():
+                decoded = caller.decode(z)
             again = encoded["normalized" if self.convention.normalized else "mean"]
             encoded |= {"decoded": decoded, "unclamped": tap.raw(decoded)}
-            return encoded | ({"round_trip": caller.decode(again)} if whole else {})
+            if whole:
+                with drawn_noise():
+                    encoded["round_trip"] = caller.decode(again)
+            return encoded
 
         def traced(x: Tensor, z: Tensor) -> None:
             caller.cast(self.device, x.dtype)
@@ -153,7 +158,8 @@ class NativeSide:
             posterior = vae.encode(x).latent_dist
             mean = posterior.mode()
             tap.seen.clear()
-            decoded = vae.decode(vae.denormalize(z) if self.normalized else z).sample
+            with drawn_noise():
+                decoded = vae.decode(vae.denormalize(z) if self.normalized else z).sample
             found = {
                 "mean": mean,
                 "std": posterior.std,
@@ -162,13 +168,15 @@ class NativeSide:
                 "decoded": decoded,
                 "unclamped": tap.raw(decoded),
             }
-            return found | ({"round_trip": vae.decode(mean).sample} if whole else {})
+            if whole:
+                with drawn_noise():
+                    found["round_trip"] = vae.decode(mean).sample
+            return found
 
         def traced(x: Tensor, z: Tensor) -> None:
             assert vae.encoder is not None
-            assert vae.decoder is not None
             vae.encoder(x)
-            vae.decoder(z)
+            vae.decoder_at()(z)
 
         yield from carry_out(vae, lambda: vae.load_state_dict(state, strict=True), jobs, outputs, traced, self.device)
 

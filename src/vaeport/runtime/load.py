@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial, reduce
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from vaeport.mapping import plan
 from vaeport.mapping.plan import Step
 from vaeport.registry import ModelRegistry, Registration
 from vaeport.runtime.identify import HALVES, Candidate, fit, identify
+from vaeport.runtime.tiling import tiled, tiling_policy
 from vaeport.vae import VAE
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -36,8 +38,10 @@ def load(
     model_variant: str | None = None,
     load_encoder: bool = True,
     load_decoder: bool = True,
+    latents: Literal["raw", "normalized"] = "raw",
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
+    tiling: str | None = None,
 ) -> VAE:
     """A VAE in evaluation mode, without gradients.
 
@@ -48,7 +52,9 @@ def load(
                     native name ("autoencoder_kl") and published configuration ("flux1"), where the file cannot tell
     load_encoder, load_decoder
                     a half that is False is never read, and the file may lack it
+    latents         "normalized": `encode` gives and `decode` takes latents as the diffusion model sees them
     dtype           type to convert to; None keeps the stored one, and of several takes one that holds them all
+    tiling          "official", "diffusers", ...: run tile by tile as that code does, which is approximate; None: exact
 
     Raises ConfigError, CheckpointError (with KeyMismatchError, CorruptFileError, UnsafePickleError), BlockedError, or
     InputError for a path that leads out of its folder.
@@ -61,13 +67,18 @@ def load(
         config = found.registration.model.config_class(
             load_encoder=load_encoder,
             load_decoder=load_decoder,
+            latents=latents,
             dtype=None if wanted is None else str(wanted).removeprefix("torch."),
             pretrained_path=str(path_or_hub_id),
             subfolder=subfolder,
             revision=revision,
             variant=variant,
+            tiling=tiling,
         )
-        return _built(checkpoint, found, config, device, wanted)
+        if tiling is not None:
+            tiling_policy(found.registration.name, found.arch, tiling)  # refused before anything is read
+        vae = _built(checkpoint, found, config, device, wanted)
+        return vae if tiling is None else tiled(vae)
 
 
 def load_as(registration: Registration, arch: VAEArchConfig, path: str | Path, *, device: str = "cpu") -> VAE:

@@ -1,5 +1,7 @@
 """Key layouts of AutoencoderKL: Diffusers, and the latent-diffusion original that SD, SD3 and FLUX.1 files have."""
 
+from typing import Any
+
 from vaeport.mapping.rules import Drop, Fuse, Layout, Rule, Units
 
 
@@ -20,7 +22,7 @@ def _residual(native: str, foreign: str, shortcut: str) -> tuple[Rule, ...]:
     )
 
 
-def _rules(
+def rules(
     *,
     shortcut: str,
     blocks: tuple[str, str],
@@ -32,7 +34,7 @@ def _rules(
 ) -> tuple[Rule, ...]:
     """Pairs are of encoder and decoder; middle: block, attention, block; attention: norm, (q, k, v), projection."""
     norm, parts, out = attention
-    rules = [
+    found = [
         Rule("encoder.quant_conv.{rest*}", "quant_conv.{rest}"),
         Rule("decoder.post_quant_conv.{rest*}", "post_quant_conv.{rest}"),
         *_residual("encoder.levels.{i}.blocks.{j}", f"encoder.{blocks[0]}", shortcut),
@@ -42,26 +44,27 @@ def _rules(
     ]
     for half in ("encoder", "decoder"):
         native, foreign = f"{half}.middle", f"{half}.{middle[1]}"
-        rules += _residual(f"{native}.block1", f"{half}.{middle[0]}", shortcut)
-        rules.append(Rule(f"{native}.attention.main.norm.{{rest*}}", f"{foreign}.{norm}.{{rest}}"))
-        rules += _attention(f"{native}.attention.main", foreign, parts, out, attention_trail)
-        rules += _residual(f"{native}.block2", f"{half}.{middle[2]}", shortcut)
+        found += _residual(f"{native}.block1", f"{half}.{middle[0]}", shortcut)
+        found.append(Rule(f"{native}.attention.main.norm.{{rest*}}", f"{foreign}.{norm}.{{rest}}"))
+        found += _attention(f"{native}.attention.main", foreign, parts, out, attention_trail)
+        found += _residual(f"{native}.block2", f"{half}.{middle[2]}", shortcut)
         ends = (("conv_in", "conv_in"), ("norm_out", norm_out), ("conv_out", "conv_out"))
-        rules += (Rule(f"{half}.{mine}.{{rest*}}", f"{half}.{theirs}.{{rest}}") for mine, theirs in ends)
-    return tuple(rules)
+        found += (Rule(f"{half}.{mine}.{{rest*}}", f"{half}.{theirs}.{{rest}}") for mine, theirs in ends)
+    return tuple(found)
 
+
+DIFFUSERS_NAMES: Any = {
+    "blocks": ("down_blocks.{i}.resnets.{j}", "up_blocks.{i}.resnets.{j}"),
+    "ways": ("down_blocks.{i}.downsamplers.0.conv", "up_blocks.{i}.upsamplers.0.conv"),
+    "middle": ("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
+    "attention": ("group_norm", ("to_q", "to_k", "to_v"), "to_out.0"),
+    "attention_trail": 0,
+    "norm_out": "conv_norm_out",
+}
 
 DIFFUSERS = Layout(
     name="diffusers",
-    rules=_rules(
-        shortcut="conv_shortcut",
-        blocks=("down_blocks.{i}.resnets.{j}", "up_blocks.{i}.resnets.{j}"),
-        ways=("down_blocks.{i}.downsamplers.0.conv", "up_blocks.{i}.upsamplers.0.conv"),
-        middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
-        attention=("group_norm", ("to_q", "to_k", "to_v"), "to_out.0"),
-        attention_trail=0,
-        norm_out="conv_norm_out",
-    ),
+    rules=rules(**DIFFUSERS_NAMES, shortcut="conv_shortcut"),
     spellings=(
         (r"(attentions\.\d+)\.query\.", r"\1.to_q."),
         (r"(attentions\.\d+)\.key\.", r"\1.to_k."),
@@ -73,7 +76,7 @@ DIFFUSERS = Layout(
 LDM = Layout(
     name="ldm",
     prefixes=("first_stage_model.", "vae.", ""),
-    rules=_rules(
+    rules=rules(
         shortcut="nin_shortcut",
         blocks=("down.{i}.block.{j}", "up.{3-i}.block.{j}"),
         ways=("down.{i}.downsample.conv", "up.{3-i}.upsample.conv"),

@@ -1,5 +1,7 @@
 """Key layouts of Wan 2.1: Diffusers, and the official `Wan2.1_VAE.pth`, whose blocks lie in one flat list."""
 
+from typing import Any
+
 from vaeport.mapping.rules import DtypeNote, Layout, Rule, Units
 
 _VIDEO_GAIN = Units(trail=3)
@@ -29,8 +31,8 @@ def _attention(native: str, foreign: str) -> tuple[Rule, ...]:
     )
 
 
-def _resample(foreign_down: str, foreign_up: str) -> tuple[Rule, ...]:
-    down, up = "encoder.levels.{i}.resample", "decoder.levels.{i}.resample"
+def _resample(level: str, foreign_down: str, foreign_up: str) -> tuple[Rule, ...]:
+    down, up = f"encoder.{level}.resample", f"decoder.{level}.resample"
     return (
         Rule(f"{down}.space.layer.{{rest*}}", f"{foreign_down}.resample.1.{{rest}}"),
         Rule(f"{down}.time.rest.{{rest*}}", f"{foreign_down}.time_conv.{{rest}}"),
@@ -47,8 +49,9 @@ def _ends(half: str, conv_in: str, norm_out: str, conv_out: str) -> tuple[Rule, 
     )
 
 
-def _rules(
+def rules(
     *,
+    levels: tuple[str, ...] = ("levels.{i}",),
     residual: dict[str, str],
     quant: tuple[str, str],
     blocks: tuple[str, str],
@@ -56,20 +59,21 @@ def _rules(
     ends: tuple[str, str, str],
     middle: tuple[str, str, str],
 ) -> tuple[Rule, ...]:
-    """Pairs are of encoder and decoder; middle: block, attention, block."""
-    rules = [
+    """Pairs are of encoder and decoder; levels: where native ones lie; middle: block, attention, block."""
+    found = [
         Rule("encoder.quant_conv.{rest*}", f"{quant[0]}.{{rest}}"),
         Rule("decoder.post_quant_conv.{rest*}", f"{quant[1]}.{{rest}}"),
-        *_residual("encoder.levels.{i}.blocks.{j}", f"encoder.{blocks[0]}", residual),
-        *_residual("decoder.levels.{i}.blocks.{j}", f"decoder.{blocks[1]}", residual),
-        *_resample(f"encoder.{ways[0]}", f"decoder.{ways[1]}"),
     ]
+    for level in levels:
+        found += _residual(f"encoder.{level}.blocks.{{j}}", f"encoder.{blocks[0]}", residual)
+        found += _residual(f"decoder.{level}.blocks.{{j}}", f"decoder.{blocks[1]}", residual)
+        found += _resample(level, f"encoder.{ways[0]}", f"decoder.{ways[1]}")
     for half in ("encoder", "decoder"):
-        rules += _ends(half, *ends)
-        rules += _residual(f"{half}.middle.block1", f"{half}.{middle[0]}", residual)
-        rules += _attention(f"{half}.middle.attention", f"{half}.{middle[1]}")
-        rules += _residual(f"{half}.middle.block2", f"{half}.{middle[2]}", residual)
-    return tuple(rules)
+        found += _ends(half, *ends)
+        found += _residual(f"{half}.middle.block1", f"{half}.{middle[0]}", residual)
+        found += _attention(f"{half}.middle.attention", f"{half}.{middle[1]}")
+        found += _residual(f"{half}.middle.block2", f"{half}.{middle[2]}", residual)
+    return tuple(found)
 
 
 _NEAREST = DtypeNote(
@@ -83,36 +87,45 @@ _NORMS = DtypeNote(
     "the native one does so in float32 always, as Diffusers does",
 )
 
+DIFFUSERS_NOTES = (_NEAREST,)
+OFFICIAL_NOTES = (_NEAREST, _NORMS)
+DIFFUSERS_NAMES: Any = {
+    "residual": {part: part for part in ("norm1", "conv1", "norm2", "conv2")} | {"shortcut": "conv_shortcut"},
+    "quant": ("quant_conv", "post_quant_conv"),
+    "ends": ("conv_in", "norm_out", "conv_out"),
+    "middle": ("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
+}
+OFFICIAL_NAMES: Any = {
+    "residual": {
+        "norm1": "residual.0",
+        "conv1": "residual.2",
+        "norm2": "residual.3",
+        "conv2": "residual.6",
+        "shortcut": "shortcut",
+    },
+    "quant": ("conv1", "conv2"),
+    "ends": ("conv1", "head.0", "head.2"),
+    "middle": ("middle.0", "middle.1", "middle.2"),
+}
+
 DIFFUSERS = Layout(
     name="diffusers",
-    rules=_rules(
-        residual={part: part for part in ("norm1", "conv1", "norm2", "conv2")} | {"shortcut": "conv_shortcut"},
-        quant=("quant_conv", "post_quant_conv"),
+    rules=rules(
+        **DIFFUSERS_NAMES,
         blocks=("down_blocks.{3*i+j}", "up_blocks.{i}.resnets.{j}"),
         ways=("down_blocks.{3*i+2}", "up_blocks.{i}.upsamplers.0"),
-        ends=("conv_in", "norm_out", "conv_out"),
-        middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
     ),
-    dtype_notes=(_NEAREST,),
+    dtype_notes=DIFFUSERS_NOTES,
 )
 
 OFFICIAL = Layout(
     name="wan-official",
-    rules=_rules(
-        residual={
-            "norm1": "residual.0",
-            "conv1": "residual.2",
-            "norm2": "residual.3",
-            "conv2": "residual.6",
-            "shortcut": "shortcut",
-        },
-        quant=("conv1", "conv2"),
+    rules=rules(
+        **OFFICIAL_NAMES,
         blocks=("downsamples.{3*i+j}", "upsamples.{4*i+j}"),
         ways=("downsamples.{3*i+2}", "upsamples.{4*i+3}"),
-        ends=("conv1", "head.0", "head.2"),
-        middle=("middle.0", "middle.1", "middle.2"),
     ),
-    dtype_notes=(_NEAREST, _NORMS),
+    dtype_notes=OFFICIAL_NOTES,
 )
 
 LAYOUTS = (DIFFUSERS, OFFICIAL)
