@@ -1,6 +1,6 @@
 """Speed and memory of the native VAEs, each beside the parity verdict of the very weights that ran.
 
-    python -m bench [--device cpu|cuda] [--only wan,kl,oobleck] [--quick] [--json-out FILE]
+    python -m bench [--device cpu|cuda] [--only wan,kl,...] [--quick] [--json-out FILE]
 
 Each model is timed against Diffusers' class in one process, in turns, median of 7. Progress goes to stderr; the last
 line of stdout is one JSON object. Exit code 1 if a verdict is not PASS or the memory of a stream is not flat.
@@ -28,7 +28,7 @@ from bench.streams import stream_rows
 from bench.work import Model, speed, streams
 from vaeport.errors import VaeportError
 
-MODELS = ("kl", "wan", "oobleck")
+MODELS = ("kl", "wan", "oobleck", "wan2_2", "ltx_video", "ltx2", "hunyuan_video")
 
 
 class Weights:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="speed and memory against Diffusers")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the CPU, then the GPU if there is one")
-    parser.add_argument("--only", default=",".join(MODELS), help="some of kl,wan,oobleck")
+    parser.add_argument("--only", default=",".join(MODELS), help=f"some of {','.join(MODELS)}")
     parser.add_argument(
         "--quick", action="store_true", help="narrow models and small sizes: shows that it works, not how fast"
     )

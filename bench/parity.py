@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bench.work import Model
-from vaeport.proof.calling import build
+from vaeport.proof.calling import Caller, build
 from vaeport.proof.cases import single_case
 from vaeport.proof.importing import import_object
 from vaeport.proof.prove import Proof
@@ -39,12 +39,13 @@ class Proved:
         """Our model with these weights."""
         return load(self.folder, device=self.device, dtype=self.dtype)
 
-    def reference(self) -> Any:
-        """Diffusers' model with these weights."""
+    def reference(self) -> Caller:
+        """Diffusers' model with these weights, and how it is called."""
         module = build(import_object(self.model.reference), self.model.arch.to_published())
         module.load_state_dict(load_file(self.folder / WEIGHTS))
         # nn.Module's own, since a subclass's may keep some weights in another type
-        return nn.Module.to(module.eval().requires_grad_(False), self.device, getattr(torch, self.dtype))
+        nn.Module.to(module, self.device, getattr(torch, self.dtype))
+        return Caller(module, self.model.convention, {})
 
     def summary(self) -> dict[str, Any]:
         """PASS or FAIL, the worst figure of each gate over its limit, reasons, and the hash of the weights."""
@@ -72,7 +73,7 @@ def prove_weights(model: Model, dtype: str, device: str, folder: Path) -> Proved
         return load(path, device=device)
 
     verdict = Proof(
-        ReferenceSide(model.reference, model.arch.to_published(), device=device),
+        ReferenceSide(model.reference, model.arch.to_published(), device=device, convention=model.convention),
         NativeSide(model.label, lambda: model.cls(model.arch), opened, device),
         registration.layouts,
         dtypes=(dtype,),

@@ -60,9 +60,9 @@ def _sides(work: Timed, half: Half, proved: Proved) -> tuple[Run, Run]:
     generator = torch.Generator(proved.device).manual_seed(0)
     x = torch.randn(shape, generator=generator, device=proved.device, dtype=ours.dtype)
     if half == "decode":
-        return lambda: ours.decode(x).sample, lambda: theirs.decode(x).sample
+        return lambda: ours.decode(x).sample, lambda: theirs.raw("decode", x).sample
     x.clamp_(-1, 1)
-    return lambda: ours.encode(x).latent_dist.mode(), lambda: theirs.encode(x).latent_dist.mode()
+    return lambda: ours.encode(x).latent_dist.mode(), lambda: theirs.raw("encode", x).latent_dist.mode()
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> float:

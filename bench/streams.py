@@ -41,7 +41,7 @@ class Stream:
         """Peak memory in MiB on top of the loaded model, and the number of outputs."""
         vae = load(self.folder, device=self.device, dtype=self.dtype)
         # the first use of an operation loads code and builds tables that stay
-        run(vae, self.half, vae.contract.axes[0].decoded(3), 1, tuple(a.multiple for a in vae.contract.axes[1:]))
+        run(vae, self.half, vae.contract.axes[0].decoded(3), 1, tuple(2 * a.multiple for a in vae.contract.axes[1:]))
         outputs: list[int] = []
         peak = peak_growth(
             lambda: outputs.append(run(vae, self.half, self.length, self.piece, self.frame)), self.device

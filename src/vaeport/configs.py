@@ -177,7 +177,8 @@ class VAEConfig:
     def __post_init__(self) -> None:
         """ConfigError for a request that cannot be kept."""
         if self.latents not in ("raw", "normalized"):
-            raise ConfigError("unknown convention of latents", expected='"raw" or "normalized"', found=repr(self.latents))
+            expected = '"raw" or "normalized"'
+            raise ConfigError("unknown convention of latents", expected=expected, found=repr(self.latents))
         if not (self.load_encoder or self.load_decoder):
             raise ConfigError("load_encoder and load_decoder are both False", fix="load at least one half")
         flags = ("use_tiling", "use_temporal_tiling", "use_parallel_tiling")
@@ -231,6 +232,11 @@ class AxisRule:
     multiple: int
     offset: int = 0
 
+    @property
+    def least(self) -> int:
+        """The shortest input that gives a latent."""
+        return self.padded(1)
+
     def latents(self, n: int) -> int:
         """Latents of an input of length n; what is over the last legal length is dropped."""
         return (n - self.offset) // self.multiple + self.offset if n >= self.offset else 0
@@ -253,6 +259,11 @@ class StrictAxisRule(AxisRule):
 
 class CeilAxisRule(AxisRule):
     """As `AxisRule`; what is over a legal length counts as one latent more."""
+
+    @property
+    def least(self) -> int:
+        """One position counts as a latent."""
+        return 1
 
     def latents(self, n: int) -> int:
         """Latents of an input of length n."""

@@ -70,8 +70,10 @@ class VAE(nn.Module):
         self.config = config or self.config_class()
         self.contract = self.contract_of(arch)
         shift, scale = self.contract.shift, self.contract.scale
-        stored = shift is None or scale is None
-        self.normalizer = StoredNormalizer(self.contract.latent_channels) if stored else LatentNormalizer(shift, scale)
+        if shift is None or scale is None:
+            self.normalizer: LatentNormalizer | StoredNormalizer = StoredNormalizer(self.contract.latent_channels)
+        else:
+            self.normalizer = LatentNormalizer(shift, scale)
         self.encoder = self.encoder_of(arch) if self.config.load_encoder else None
         self.decoder = self.decoder_of(arch) if self.config.load_decoder else None
 
@@ -102,7 +104,7 @@ class VAE(nn.Module):
         rule which does not crop.
         """
         encoder = self._half("encoder")
-        self._check(x, self.contract.channels, [(a.name, a.padded(1)) for a in self.contract.axes])
+        self._check(x, self.contract.channels, [(a.name, a.least) for a in self.contract.axes])
         self._require_legal(self.contract.axes, x.shape[2:])
         posterior = self._posterior(self._run(encoder, x, self.encode_pieces))
         return EncoderOutput(posterior) if return_dict else (posterior,)
@@ -160,7 +162,7 @@ class VAE(nn.Module):
         The posteriors concatenate to that of the whole, however the input is cut; pieces of length 0 are welcome.
         InputError as for `encode`, and for pieces that do not fit together.
         """
-        minimum = [(a.name, a.padded(1)) for a in self.contract.axes]
+        minimum = [(a.name, a.least) for a in self.contract.axes]
         checked = self._checked(pieces, self.contract.channels, minimum, self.contract.axes)
         return map(self._posterior, stream(self._half("encoder"), checked, self._stream_axis()))
 
@@ -213,7 +215,7 @@ class VAE(nn.Module):
             what = f"{type(self).__name__}'s decoder expects no noise"
             raise InputError(what, fix="use denormalize, or give a scale")
         if order == "diffusers" and self.config.latents == "normalized":
-            what = 'noise cannot follow the normaliser where `decode` applies it'
+            what = "noise cannot follow the normaliser where `decode` applies it"
             raise InputError(what, fix='load with latents="raw", or use order="official"')
         noise = standard_normal(z.shape, z, generator) if noise is None else noise
         if order == "diffusers":

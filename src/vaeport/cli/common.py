@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from vaeport.vae import VAE
+from vaeport.errors import InputError
 
 VAEOption = Annotated[str, typer.Option("--vae", help="Component folder, official weight file, or hub id.")]
 SubfolderOption = Annotated[str | None, typer.Option(help="Subfolder of the VAE, e.g. vae.")]
@@ -25,11 +28,63 @@ DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16, ...; b
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...")]
 
 
-def opened(vae: str, **options: Any) -> VAE:
+TilingOption = Annotated[
+    str | None, typer.Option(help="Run tile by tile as published code does, approximately: official, diffusers, ...")
+]
+
+Opener = Callable[..., Any]
+"""Opens the VAE that a command line names; takes further options of `load`."""
+
+
+def opened(
+    vae: VAEOption,
+    subfolder: SubfolderOption = None,
+    model: ModelOption = None,
+    variant: VariantOption = None,
+    weights_variant: WeightsOption = None,
+    filename: FilenameOption = None,
+    revision: RevisionOption = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = "cpu",
+    tiling: TilingOption = None,
+    **further: Any,
+) -> Any:
     """The VAE that the shared options name."""
     from vaeport.runtime.load import load
 
-    return load(vae, **options)
+    return load(
+        vae,
+        subfolder=subfolder,
+        filename=filename,
+        revision=revision,
+        variant=weights_variant,
+        model=model,
+        model_variant=variant,
+        dtype=dtype,
+        device=device,
+        tiling=tiling,
+        **further,
+    )
+
+
+def with_vae_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `vae`, an `Opener`, becomes the options of `opened`."""
+    hints = get_type_hints(opened, include_extras=True) | get_type_hints(command, include_extras=True)
+    hints["vae"] = VAEOption
+    shared = {n: p for n, p in inspect.signature(opened).parameters.items() if n != "further"}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        parameters += shared.values() if name == "vae" else (parameter,)
+
+    def verb(**values: Any) -> None:
+        named = {name: values.pop(name) for name in shared}
+        command(vae=partial(opened, **named), **values)
+
+    verb.__doc__ = command.__doc__
+    verb.__annotations__ = {p.name: hints[p.name] for p in parameters}
+    signature = inspect.Signature([p.replace(annotation=hints[p.name]) for p in parameters])
+    vars(verb)["__signature__"] = signature
+    return verb
 
 
 @contextmanager
@@ -48,3 +103,23 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
 def say(text: str) -> None:
     """A line of progress on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def json_object(text: str, option: str) -> dict[str, Any]:
+    """The object that an option gives, as JSON or as the name of a .json file; InputError otherwise."""
+    where: object = option
+    if text.endswith(".json"):
+        where = Path(text)
+        try:
+            text = where.read_text()
+        except OSError as error:
+            raise InputError("the file cannot be read", where=where, found=error.strerror) from error
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{option} is not JSON", where=where, found=error, fix="write an object, or name a .json file"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{option} must be a JSON object", where=where, found=type(value).__name__)
+    return value

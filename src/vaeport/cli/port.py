@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vaeport.cli.common import json_object
 from vaeport.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def command(
     component: Annotated[str, typer.Option(help="Component, snake_case.")] = "vae",
     args: Annotated[str, typer.Option(help="Constructor arguments: JSON, or a .json file.")] = "{}",
     call_args: Annotated[
-        str, typer.Option(help='Further arguments of the methods as JSON: {"encode": {...}, "decode": {...}}.')
+        str, typer.Option(help='How it is called, as JSON: {"encode": {...}, "decode": {...}, "attributes": {...}}.')
     ] = "{}",
     weights: Annotated[str | None, typer.Option(help="Official checkpoint: file or folder.")] = None,
     prefix: Annotated[str, typer.Option(help="What stands before the VAE's keys in it.")] = "",
@@ -77,14 +78,14 @@ def command(
         source,
         family,
         component,
-        arguments=_object(args, "--args"),
-        call_arguments=_object(call_args, "--call-args"),
+        arguments=json_object(args, "--args"),
+        call_arguments=json_object(call_args, "--call-args"),
         weights=weights,
         prefix=prefix,
         drops=tuple(drop or ()),
         variant=variant,
         native=native,
-        native_arguments=_object(native_args, "--native-args"),
+        native_arguments=json_object(native_args, "--native-args"),
         python=official_python,
         stubs=_stubs(stub or []),
         dtypes=tuple(filter(None, dtypes.split(","))),
@@ -125,25 +126,6 @@ def _print(state: PortState, as_json: bool) -> None:
     print(f"  parity     {state.parity.status:<12} {state.parity.result}")
     for row in state.open_rows("escape_hatches"):
         print(f"  {row.id}: {row.hatch.question}")
-
-
-def _object(text: str, option: str) -> dict[str, Any]:
-    where: object = option
-    if text.endswith(".json"):
-        where = Path(text)
-        try:
-            text = where.read_text()
-        except OSError as error:
-            raise InputError("the file cannot be read", where=where, found=error.strerror) from error
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{option} is not JSON", where=where, found=error, fix="write an object, or name a .json file"
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError(f"{option} must be a JSON object", where=where, found=type(value).__name__)
-    return value
 
 
 def _stubs(given: list[str]) -> dict[str, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from vaeport.cli.common import json_object
 
 
 def command(
@@ -29,7 +31,18 @@ def command(
         Path | None, typer.Option(help="Folder that keeps the reference's captures for later runs.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Weight file or folder; otherwise weights are drawn from --seed.")
+        str | None, typer.Option(help="Weight file, folder or hub id; otherwise weights are drawn from --seed.")
+    ] = None,
+    subfolder: Annotated[str | None, typer.Option(help="Folder in it, e.g. vae.")] = None,
+    filename: Annotated[str | None, typer.Option(help="File in it, e.g. Wan2.1_VAE.pth.")] = None,
+    tiling: Annotated[
+        str | None, typer.Option(help="Published tiling that both sides run, e.g. diffusers-framewise; else none.")
+    ] = None,
+    call_args: Annotated[
+        str | None,
+        typer.Option(
+            help='How the reference is called, as JSON: {"encode": {...}, "decode": {...}, "attributes": {...}}.'
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of drawn weights and inputs.")] = 0,
     dtypes: Annotated[str, typer.Option(help="Types for gates P and D.")] = "float32,bfloat16",
@@ -37,6 +50,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole verdict as JSON.")] = False,
 ) -> None:
     """Prove that a native VAE equals its reference: gates S (same function), P (same precision), D (same types)."""
+    from vaeport.proof.calling import Convention
     from vaeport.proof.setup import prove
 
     verdict = prove(
@@ -44,26 +58,18 @@ def command(
         native=native,
         variant=variant,
         config=config,
-        reference_args=_object(reference_args),
+        reference_args=None if reference_args is None else json_object(reference_args, "--reference-args"),
         adapter=adapter,
         reference_python=reference_python,
         capture=capture,
         weights=weights,
+        subfolder=subfolder,
+        filename=filename,
+        tiling=tiling,
+        convention=None if call_args is None else Convention.of_calls(json_object(call_args, "--call-args")),
         seed=seed,
         dtypes=tuple(dtypes.split(",")),
         device=device,
     )
     print(json.dumps(verdict.to_json(), indent=2) if as_json else "\n".join(verdict.lines()))
     raise typer.Exit(0 if verdict else 1)
-
-
-def _object(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"--reference-args is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise typer.BadParameter("--reference-args must be a JSON object")
-    return value

@@ -43,7 +43,5 @@ class FrameCausalAttention(SelfAttention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, frame: int) -> Tensor:
         """Frame by frame."""
         stops = range(frame, q.shape[2] + 1, frame)
-        frames = [
-            F.scaled_dot_product_attention(q[:, :, n - frame : n], k[:, :, :n], v[:, :, :n]) for n in stops
-        ]
+        frames = [F.scaled_dot_product_attention(q[:, :, n - frame : n], k[:, :, :n], v[:, :, :n]) for n in stops]
         return torch.cat(frames, 2)

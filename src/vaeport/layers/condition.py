@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeport.layers.combine import Chain
-from vaeport.layers.layer import TIME, Barrier, Chunk, Conditions, Layer, State
+from vaeport.layers.layer import TIME, Barrier, Chunk, Conditions, Interval, Layer, State
 from vaeport.layers.random import standard_normal
 
 
@@ -98,6 +98,10 @@ class SpatialNoise(Barrier):
             return None, state
         noise = self._noise(x) if state is None else state
         return self._added(x, noise), noise
+
+    def needs(self, outputs: Interval, axis: int) -> Interval | None:
+        """A frame needs itself; along other axes all inputs, with which the map is drawn."""
+        return outputs if axis == TIME else None
 
     def _noise(self, x: Tensor) -> Tensor:
         return standard_normal(x.shape[-2:], x, self.generator)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaeport.errors import InputError
 from vaeport.layers.layer import Chunk, Interval, Layer, State
 
 Pads = tuple[tuple[int, int], ...]
@@ -80,6 +81,9 @@ class Pad(Layer):
         if not any(amounts):
             return x
         axes = [i - len(pads) for i, pad in enumerate(pads) if any(pad)]
+        if self.mode == "reflect":
+            for axis in axes:
+                self._require_a_mirror_image(x.shape[axis], max(pads[axis]))
         if self.mode == "replicate" and len(axes) == 1:
             # whole frames are copied, which the kernel for all axes does element by element
             axis, (before, after) = axes[0], pads[axes[0]]
@@ -90,3 +94,9 @@ class Pad(Layer):
                 ends.append(x.narrow(axis, edge, 1).expand(shape))
             return torch.cat((ends[0], x, ends[1]), axis)
         return F.pad(x, amounts, mode=self.mode)
+
+    def _require_a_mirror_image(self, size: int, amount: int) -> None:
+        if size <= amount:
+            what = "too short to be mirrored at its edges, as this model does"
+            fix = "make height and width larger: of latents, at least 2"
+            raise InputError(what, expected=f"more than {amount}", found=size, fix=fix)

@@ -11,13 +11,13 @@ Source: Tencent-Hunyuan/Hunyuan-GameCraft-1.0 hymm_sp/vae.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vaeport.configs import LatentContract, VAEArchConfig, VideoVAEConfig
+from vaeport.configs import LatentContract, VAEArchConfig, VideoVAEConfig, WeightShapes
 from vaeport.layers import FrameCausalAttention, Layer, SelfAttention
-from vaeport.models.hunyuan_video import Words, contract, require_sizes
+from vaeport.models.hunyuan_video import Words, contract, read_shapes, require_sizes
 from vaeport.vae import VAE
 
 
@@ -46,6 +46,11 @@ class GameCraftArchConfig(VAEArchConfig):
         if {"mid_block_causal_attn", "disable_causal_conv"} & published.keys():
             return None
         return "no mid_block_causal_attn: this is HunyuanVideo's VAE"
+
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the number of groups, the scale of latents the compression and the options."""
+        return read_shapes(cls, weights)
 
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other, and for a compression with levels of another kind."""

@@ -11,12 +11,21 @@ Source: Tencent-Hunyuan/HunyuanVideo hyvideo/vae.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import gcd
 from typing import Any, Self
 
-from vaeport.configs import AxisRule, CeilAxisRule, LatentContract, VAEArchConfig, VideoVAEConfig
+from vaeport.configs import (
+    Assumed,
+    AxisRule,
+    CeilAxisRule,
+    LatentContract,
+    VAEArchConfig,
+    VideoVAEConfig,
+    WeightShapes,
+)
 from vaeport.errors import ConfigError
 from vaeport.layers import (
     Chain,
@@ -65,6 +74,11 @@ class HunyuanVideoArchConfig(VAEArchConfig):
         """Reads a `config.json` of Diffusers or of the official repository."""
         return super().from_published(from_official(published))
 
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the number of groups, the scale of latents and the compression."""
+        return read_shapes(cls, weights)
+
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other."""
         require_sizes(self)
@@ -91,6 +105,21 @@ def from_official(published: Mapping[str, Any]) -> Mapping[str, Any]:
         if key in found:
             found[key] = [kinds.get(kind, kind) for kind in found[key]]
     return {k: v for k, v in found.items() if k not in ("sample_size", "sample_tsize", "force_upcast")}
+
+
+def read_shapes(arch: Any, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+    """See `HunyuanVideoArchConfig.read_shapes`."""
+    image = weights.size("encoder.conv_in.conv.weight", 1) or weights.size("decoder.conv_out.conv.weight", 0)
+    yield "in_channels", image
+    yield "out_channels", image
+    block = "levels.{}.blocks.0.main.conv1.conv.weight"
+    widths = weights.sizes(f"encoder.{block}", 0) or weights.sizes(f"decoder.{block}", 0)[::-1]
+    yield "block_out_channels", widths
+    yield "norm_num_groups", Assumed(gcd(arch.norm_num_groups, *widths))
+    block = "levels.0.blocks.{}.main.conv1.conv.weight"
+    yield "layers_per_block", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
+    z = weights.size("encoder.conv_out.conv.weight", 0) // 2 or weights.size("decoder.conv_in.conv.weight", 1)
+    yield "latent_channels", z
 
 
 def require_sizes(arch: Any) -> None:

@@ -10,14 +10,15 @@ Source: Lightricks/LTX-2 packages/ltx-core/src/ltx_core/model/video_vae.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
-from vaeport.configs import LatentContract, VAEArchConfig, VideoVAEConfig
+from vaeport.configs import Assumed, LatentContract, VAEArchConfig, VideoVAEConfig, WeightShapes
 from vaeport.errors import ConfigError
 from vaeport.layers import Layer
 from vaeport.models.ltx_official import official_fields
+from vaeport.models.ltx_shapes import KINDS, read_decoder, read_downs, read_ends, read_ups
 from vaeport.models.ltx_tables import (
     FACTORS,
     Down,
@@ -38,8 +39,8 @@ _EDGES = {"zeros": "constant", "reflect": "reflect"}
 class LTX2ArchConfig(VAEArchConfig):
     """Lists go from the video inwards, but upsample_type, which goes as the decoder runs.
 
-    block_out_channels are the widths that the ways lead to; a decoder width divided by its upsample_factor is that of the
-    level's blocks.
+    block_out_channels are the widths that the ways lead to; a decoder width divided by its upsample_factor is that of
+    the level's blocks.
     """
 
     class_names = ("AutoencoderKLLTX2Video", "CausalVideoAutoencoder")
@@ -78,17 +79,34 @@ class LTX2ArchConfig(VAEArchConfig):
             published = _from_official(published)
         return super().from_published(published)
 
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the size of a patch, which ways are residual, what is causal, and how edges are padded."""
+        yield from read_ends(weights)
+        downs = read_downs(weights)
+        yield "block_out_channels", tuple(level.width for level in downs[1:])
+        yield "layers_per_block", tuple(level.blocks for level in downs)
+        yield "downsample_type", tuple(KINDS[d.way] for d in downs[:-1] if d.way)
+        ups = read_ups(weights)
+        yield from read_decoder(ups)
+        yield "upsample_type", tuple(KINDS[up.way] for up in ups[1:] if up.way)
+        if ups:
+            yield "upsample_residual", Assumed((True,) * (len(ups) - 1))
+            yield "timestep_conditioning", weights.has("decoder.multiplier")
+
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other."""
         for name in ("downsample_type", "upsample_type"):
             if not set(getattr(self, name)) <= FACTORS.keys() - {"conv"}:
-                raise ConfigError(f"unknown {name}", expected="spatial, temporal, spatiotemporal", found=getattr(self, name))
+                expected = "spatial, temporal, spatiotemporal"
+                raise ConfigError(f"unknown {name}", expected=expected, found=getattr(self, name))
         for name in ("encoder_spatial_padding_mode", "decoder_spatial_padding_mode"):
             if getattr(self, name) not in _EDGES:
                 raise ConfigError(f"unknown {name}", expected=" or ".join(_EDGES), found=getattr(self, name))
         levels, ups = len(self.layers_per_block) - 1, len(self.decoder_layers_per_block) - 1
-        lists = ("decoder_block_out_channels", "upsample_type", "upsample_residual", "upsample_factor")
-        require_lengths(self, dict.fromkeys(("block_out_channels", "downsample_type"), levels) | dict.fromkeys(lists, ups))
+        down = ("block_out_channels", "downsample_type")
+        up = ("decoder_block_out_channels", "upsample_type", "upsample_residual", "upsample_factor")
+        require_lengths(self, dict.fromkeys(down, levels) | dict.fromkeys(up, ups))
 
     def constants(self) -> dict[str, Any]:
         """A causal encoder; every level scales; no noise."""

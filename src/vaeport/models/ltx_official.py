@@ -40,7 +40,9 @@ def official_fields(config: Mapping[str, Any], *, base: int) -> tuple[dict[str, 
             raise ConfigError(f"`{key}` has a value that is not supported", expected=wanted, found=config[key])
     down = list(_down(_blocks(config, "encoder_blocks"), base))
     up = list(_up(_blocks(config, "decoder_blocks"), config.get("decoder_base_channels", 128)))
-    shared = {key: config[key] for key in ("in_channels", "out_channels", "latent_channels", "patch_size") if key in config}
+    shared = {
+        key: config[key] for key in ("in_channels", "out_channels", "latent_channels", "patch_size") if key in config
+    }
     encoder = {
         "block_out_channels": [run.width for run in down],
         "layers_per_block": [run.blocks for run in down],
@@ -91,7 +93,7 @@ def _down(blocks: list[tuple[str, dict[str, Any]]], width: int) -> Iterator[_Run
 
 def _up(blocks: list[tuple[str, dict[str, Any]]], base: int) -> Iterator[_Run]:
     """From the latent outwards, the reverse of the list: perhaps a narrowing block, a way, blocks."""
-    factors = {name: 1 for name in _KINDS} | {"res_x_y": 2}
+    factors = dict.fromkeys(_KINDS, 1) | {"res_x_y": 2}
     width = base
     for name, given in blocks:
         width *= given.get("multiplier", factors[name]) if name in factors else 1

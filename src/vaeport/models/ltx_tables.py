@@ -118,7 +118,7 @@ def downsample(conv: Convolution, channels: int, out_channels: int, way: Factors
 
 
 def upsample(conv: Convolution, level: Up) -> Chain:
-    """Unfolds channels into t x h x w positions, beside the unfolded input where residual; the first frame is dropped."""
+    """Unfolds channels into t x h x w positions, beside the unfolded input where residual; frame 0 is dropped."""
     assert level.way is not None
     size, way = prod(level.way), level.way
     main = Chain(conv=conv(level.width * level.reduction, level.width * size), unfold=Shuffle(way))

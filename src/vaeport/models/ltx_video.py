@@ -1,9 +1,9 @@
 """LTX-Video: the VAE of LTX-Video 0.9.0 to 0.9.8.
 
 What is unusual: 4 x 4 pixels are channels from the start, so a latent is 32 x 32 pixels; norms are local and without
-weights, so it streams; the past of every convolution is frame 0, repeated, and the decoder, which is not causal, repeats
-the last frame too; one log-variance serves all channels of a latent. From 0.9.1 the decoder is a last denoising step: it
-knows a timestep, and 0.9.1 adds noise of its own. Latent statistics lie in the checkpoint.
+weights, so it streams; the past of every convolution is frame 0, repeated, and the decoder, which is not causal,
+repeats the last frame too; one log-variance serves all channels of a latent. From 0.9.1 the decoder is a last denoising
+step: it knows a timestep, and 0.9.1 adds noise of its own. Latent statistics lie in the checkpoint.
 
     video [B, 3, 1 + 8t, 32h, 32w] in -1..1 -> latent [B, 128, 1 + t, h, w]
 
@@ -12,14 +12,15 @@ Source: Lightricks/LTX-Video ltx_video/models/autoencoders/causal_video_autoenco
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vaeport.configs import LatentContract, VAEArchConfig, VideoVAEConfig
+from vaeport.configs import Assumed, LatentContract, VAEArchConfig, VideoVAEConfig, WeightShapes
 from vaeport.errors import ConfigError
 from vaeport.layers import Layer
 from vaeport.models.ltx_official import official_fields
+from vaeport.models.ltx_shapes import KINDS, read_decoder, read_downs, read_ends, read_ups
 from vaeport.models.ltx_tables import (
     FACTORS,
     Down,
@@ -80,6 +81,25 @@ class LTXVideoArchConfig(VAEArchConfig):
             published = _from_official(published)
         return super().from_published(published)
 
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the size of a patch, which ways are residual, and what is causal."""
+        yield from read_ends(weights)
+        downs = read_downs(weights)
+        folded = any(level.folded for level in downs[:-1])
+        yield "block_out_channels", tuple(level.width for level in downs)[: None if folded else -1]
+        yield "down_block_types", (_FOLDED if folded else _STRIDED,) * (len(downs) - 1)
+        yield "layers_per_block", tuple(level.blocks for level in downs)
+        yield "downsample_type", tuple(KINDS[d.way] if d.folded and d.way else "conv" for d in downs[:-1])
+        yield "spatio_temporal_scaling", tuple(level.way is not None for level in downs[:-1])
+        ups = read_ups(weights)
+        yield from read_decoder(ups)
+        yield "decoder_inject_noise", tuple(up.noise for up in ups[::-1])
+        yield "decoder_spatio_temporal_scaling", tuple(up.way is not None for up in ups[:0:-1])
+        if ups:
+            yield "upsample_residual", Assumed(tuple(up.reduction > 1 for up in ups[:0:-1]))
+            yield "timestep_conditioning", weights.has("decoder.multiplier")
+
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other."""
         levels, ups = len(self.layers_per_block) - 1, len(self.decoder_layers_per_block) - 1
@@ -110,7 +130,9 @@ class LTXVideoArchConfig(VAEArchConfig):
         """The encoder's levels, the middle last."""
         folded = self.down_block_types[0] == _FOLDED
         widths = (*self.block_out_channels, *(() if folded else self.block_out_channels[-1:]))
-        ways = [FACTORS[t] if s else None for t, s in zip(self.downsample_type, self.spatio_temporal_scaling, strict=True)]
+        ways = [
+            FACTORS[t] if s else None for t, s in zip(self.downsample_type, self.spatio_temporal_scaling, strict=True)
+        ]
         return tuple(
             Down(width, blocks, way, folded)
             for width, blocks, way in zip(widths, self.layers_per_block, (*ways, None), strict=True)

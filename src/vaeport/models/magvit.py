@@ -37,9 +37,9 @@ from vaeport.layers import (
     Layer,
     NearestUpsample,
     Norm,
+    Pad,
     PerFrame,
     RepeatFrames,
-    Pad,
     SiLU,
     SplitFirst,
     residual_block,
@@ -134,13 +134,19 @@ def causal(channels: int, out_channels: int, kernel: int) -> Layer:
     if kernel == 1:
         return Conv(channels, out_channels, (1, 1, 1))
     pad = ((0, 0), *((kernel // 2, kernel // 2),) * 2)
-    return Chain(past=Pad("replicate", ((kernel - 1, 0), (0, 0), (0, 0))), conv=Conv(channels, out_channels, (kernel,) * 3, pad=pad))
+    return Chain(
+        past=Pad("replicate", ((kernel - 1, 0), (0, 0), (0, 0))),
+        conv=Conv(channels, out_channels, (kernel,) * 3, pad=pad),
+    )
 
 
 def downsample(width: int, temporal: bool) -> Chain:
     """Halves height and width, zeros right and below; halves time, with frame 0 in a window of its own."""
     stride = (2 if temporal else 1, 2, 2)
-    return Chain(past=Pad("replicate", ((2, 0), (0, 0), (0, 0))), conv=Conv(width, width, (3, 3, 3), stride=stride, pad=((0, 0), (0, 1), (0, 1))))
+    return Chain(
+        past=Pad("replicate", ((2, 0), (0, 0), (0, 0))),
+        conv=Conv(width, width, (3, 3, 3), stride=stride, pad=((0, 0), (0, 1), (0, 1))),
+    )
 
 
 def upsample(width: int, temporal: bool) -> Chain:

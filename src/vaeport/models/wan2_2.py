@@ -1,7 +1,8 @@
 """Wan 2.2: the causal video VAE of Wan 2.2 TI2V 5B.
 
 What is unusual: as Wan 2.1 (see there), but 2 x 2 pixels are channels from the start, and every level has a shortcut
-around its blocks and its way, which folds positions into channels and takes means, or repeats channels and unfolds them.
+around its blocks and its way, which folds positions into channels and takes means, or repeats channels and unfolds
+them.
 
     video [B, 3, 1 + 4t, 16h, 16w] in -1..1 -> latent [B, 48, 1 + t, h, w]
 
@@ -10,12 +11,21 @@ Source: Wan-Video/Wan2.2 wan/modules/vae2_2.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from vaeport.configs import AxisRule, LatentContract, StrictAxisRule, VAEArchConfig, VideoVAEConfig, require_statistics
+from vaeport.configs import (
+    Assumed,
+    AxisRule,
+    LatentContract,
+    StrictAxisRule,
+    VAEArchConfig,
+    VideoVAEConfig,
+    WeightShapes,
+    require_statistics,
+)
 from vaeport.errors import ConfigError
 from vaeport.layers import (
     Add,
@@ -76,6 +86,31 @@ class Wan22ArchConfig(VAEArchConfig):
     def misfit(cls, published: Mapping[str, Any]) -> str | None:
         """Wan 2.1's architecture has the same class name."""
         return None if published.get("is_residual") else "no is_residual: this is Wan 2.1's VAE (z16)"
+
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the statistics of latents; the first dim_mult is 1."""
+        block = "levels.{}.main.blocks.0.main.conv1.weight"
+        inner, outer = weights.sizes(f"encoder.{block}", 0), weights.sizes(f"decoder.{block}", 0)
+        widths = inner or outer[::-1]
+        yield "base_dim", inner[0] if inner else 0
+        yield "dim_mult", tuple(width // widths[0] for width in widths)
+        if outer:
+            yield "decoder_base_dim", outer[-1]
+        z = weights.size("encoder.conv_out.weight", 0) // 2 or weights.size("decoder.conv_in.weight", 1)
+        yield "z_dim", z
+        if z != len(cls.latents_mean):
+            yield "latents_mean", Assumed((0.0,) * z)
+            yield "latents_std", Assumed((1.0,) * z)
+        block = "levels.0.main.blocks.{}.main.conv1.weight"
+        yield "num_res_blocks", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
+        ways = range(len(widths) - 1)
+        down = [weights.has(f"encoder.levels.{i}.main.resample.time.rest.weight") for i in ways]
+        up = [weights.has(f"decoder.levels.{i}.main.resample.time.rest.conv.weight") for i in reversed(ways)]
+        yield "temporal_downsample", tuple(map(bool, down if inner else up))
+        image = weights.size("encoder.conv_in.weight", 1) or weights.size("decoder.conv_out.weight", 0)
+        yield "in_channels", image
+        yield "out_channels", image
 
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vaeport.checkpoint import Checkpoint, open_checkpoint, save_folder
@@ -20,6 +19,7 @@ from vaeport.mapping import Drop, Layout, Plan, plan
 from vaeport.mapping.induce import source_of
 from vaeport.registry import ModelRegistry, Registration
 from vaeport.runtime.load import load
+from vaeport.runtime.reading import native_shapes
 
 
 @dataclass
@@ -90,8 +90,7 @@ def convert(
 
     Raises KeyMismatchError, CheckpointError, ConfigError or BlockedError.
     """
-    with torch.device("meta"):
-        native = {key: tuple(t.shape) for key, t in registration.model(arch).state_dict().items()}
+    native = native_shapes(registration.model, arch)
     target = _written_layout(registration, layout)
     config = arch.to_published()
     with official_weights(checkpoint, layout, native, prefix, drops) as (opened, mapped):

@@ -67,8 +67,11 @@ class Elsewhere(VAE):
         posterior = kinds.get(self.contract.posterior, DiagonalGaussian)(moments)
         return EncoderOutput(posterior) if return_dict else (posterior,)
 
-    def decode(self, z: Tensor, return_dict: bool = True) -> Any:
-        """As `VAE.decode`: takes latents that are not normalised, whatever the module's own takes."""
+    def decode(self, z: Tensor, return_dict: bool = True, **conditions: Any) -> Any:
+        """As `VAE.decode`: takes latents that are not normalised, whatever the module's own takes.
+
+        What its own decode depends on besides is part of the way in which it is called.
+        """
         sample = self._caller.decode(self.normalize(z) if self._caller.convention.normalized else z)
         return DecoderOutput(sample) if return_dict else (sample,)
 

@@ -34,6 +34,7 @@ from vaeport.proof.sides import NativeSide
 from vaeport.proof.verdict import Verdict
 from vaeport.registry import Registration
 from vaeport.runtime.load import load, load_as
+from vaeport.runtime.reading import native_shapes, weight_shapes
 from vaeport.vae import VAE
 
 Scope = Literal["production_loader", "implementation_subcomponent", "both"]
@@ -156,8 +157,7 @@ class Parity:
         side = self._side()
         if self.weights is None or self.converted is None:
             return Proof(side, self._native(side, None), self._registration.layouts, dtypes=self.dtypes).run()
-        with torch.device("meta"):
-            native = {k: tuple(t.shape) for k, t in self._registration.model(self._arch).state_dict().items()}
+        native = native_shapes(self._registration.model, self._arch)
         shapes = {key: tuple(shape) for key, shape in side.describe()["shapes"].items()}
         fitting = next((one for one in self._registration.layouts if plan(one, native, shapes).fits), None)
         layout = fitting or self._registration.layouts[0]
@@ -182,7 +182,7 @@ class Parity:
         if self.flow is None:
             return Proof(side, native, registration.layouts, seed=1, dtypes=dtypes, cases=cases).run()
         flow = Flow.from_json(parse_json_object(Path(_filled(self.flow)).read_bytes())["flow"])
-        shapes = {key: tuple(t.shape) for key, t in vae.state_dict().items()}
+        shapes = weight_shapes(vae)
         layout = next(one for one in registration.layouts if plan(one, shapes, flow.shapes).fits)
         drawn = drawn_for(flow, plan(layout, shapes, flow.shapes), 1, clamped=vae.contract.clamp is not None)
         with tempfile.TemporaryDirectory(prefix="vaeport-") as folder:

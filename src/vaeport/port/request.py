@@ -31,7 +31,8 @@ class Request:
     family, component
                     snake_case names
     arguments       of the official constructor
-    call_arguments  {"encode": {...}, "decode": {...}}: further arguments of the two methods
+    call_arguments  {"encode": {...}, "decode": {...}, "attributes": {...}}: further arguments of the two methods, and
+                    what is set on the implementation once it is built
     weights, prefix, drops
                     official checkpoint; what stands before its keys; "REGEX=REASON" for keys that are left out
     variant         published configuration, where the official code leaves its constants to the caller
@@ -70,10 +71,8 @@ class Request:
                 )
         if self.until not in STEPS:
             raise InputError("no such step", found=self.until, expected=f"one of {', '.join(STEPS)}")
-        if unknown := set(self.call_arguments) - {"encode", "decode"}:
-            raise InputError(
-                "--call-args has a key that is no method", found=sorted(unknown), expected="encode, decode"
-            )
+        if unknown := set(self.call_arguments) - {"encode", "decode", "attributes"}:
+            raise InputError("call arguments of what?", found=sorted(unknown), expected="encode, decode, attributes")
         if self.weights is not None and not Path(self.weights).exists():
             raise ConfigError("no such checkpoint", where=self.weights, fix="give the file or folder with --weights")
 
@@ -140,6 +139,7 @@ class Request:
         return Convention(
             encode_arguments=self.call_arguments.get("encode", {}),
             decode_arguments=self.call_arguments.get("decode", {}),
+            attributes=self.call_arguments.get("attributes", {}),
             stubs=self.stubs,
             weights=self.weights,
         )

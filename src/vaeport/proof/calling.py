@@ -48,6 +48,15 @@ class Convention:
     stubs: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
 
+    @classmethod
+    def of_calls(cls, given: Mapping[str, Any]) -> Convention:
+        """From {"encode": {...}, "decode": {...}, "attributes": {...}}; ProofError for other names."""
+        known = {"encode": "encode_arguments", "decode": "decode_arguments", "attributes": "attributes"}
+        if unknown := set(given) - set(known):
+            found, expected = ", ".join(sorted(unknown)), ", ".join(known)
+            raise ProofError("call arguments of what?", where="--call-args", expected=expected, found=found)
+        return cls(**{known[name]: value for name, value in given.items()})
+
 
 def build(cls: Any, arguments: Mapping[str, Any], weights: str | None = None) -> Any:
     """`cls.from_config(arguments)` where there is such a method, else `cls(**arguments)`.

@@ -46,7 +46,7 @@ class Noise(TorchDispatchMode):
 
 
 def drawn_noise() -> Noise:
-    """Noise that depends on nothing but the order in which it is asked for, and its shape; bfloat16 holds its values."""
+    """Noise that depends only on its shape and the order in which it is asked for; bfloat16 holds its values."""
 
     def value(n: int, shape: tuple[int, ...]) -> Tensor:
         mantissa, exponent = torch.frexp(draw_input(f"noise {n}", shape, seed=0))

@@ -24,6 +24,7 @@ from vaeport.proof.remote import StaleCaptureError
 from vaeport.proof.seeded import gains
 from vaeport.proof.sides import NativeSide, Side
 from vaeport.proof.verdict import Verdict
+from vaeport.runtime.reading import weight_shapes
 from vaeport.vae import VAE
 
 
@@ -96,7 +97,7 @@ class Proof:
         return cases_of(self._template.contract) if self.cases is None else self.cases
 
     def _plan(self, shapes: Mapping[str, Sequence[int]]) -> Plan:
-        native = {k: tuple(v.shape) for k, v in self._template.state_dict().items()}
+        native = weight_shapes(self._template)
         stored = {k: tuple(v) for k, v in shapes.items()}
         plans = [plan(layout, native, stored) for layout in self.layouts]
         best = min(plans, key=lambda p: len(p.missing) + len(p.unexpected) + len(p.misshapen))

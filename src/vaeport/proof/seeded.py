@@ -12,6 +12,7 @@ from vaeport.mapping import Layout, plan
 from vaeport.mapping.plan import Plan
 from vaeport.proof.draw import draw_state
 from vaeport.registry import Registration
+from vaeport.runtime.reading import native_shapes
 
 # Wan's output is clamped: a third of a unit-variance output would be cut off, and faults with it.
 OUTPUT_GAIN = 0.5
@@ -33,12 +34,10 @@ def write_seeded(
     path: Path, registration: Registration, arch: VAEArchConfig, layout: Layout, prefix: str, seed: int
 ) -> Path:
     """Writes a `.safetensors` or `.pth` file in `layout`, every key behind `prefix`, at the full width of `arch`."""
-    with torch.device("meta"):
-        template = registration.model(arch)
-    native = {k: tuple(v.shape) for k, v in template.state_dict().items()}
-    mapped = plan(layout, native)
+    mapped = plan(layout, native_shapes(registration.model, arch))
     shapes = {block.key: s.stored_shape(block) for s in mapped.steps for block in s.blocks}
-    drawn = draw_state(shapes, seed, scale=gains(mapped, clamped=template.contract.clamp is not None))
+    clamped = registration.model.contract_of(arch).clamp is not None
+    drawn = draw_state(shapes, seed, scale=gains(mapped, clamped=clamped))
     state = {prefix + key.removeprefix(mapped.prefix): tensor for key, tensor in drawn.items()}
     if path.suffix == ".safetensors":
         save_file(state, path)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vaeport.checkpoint import read_config
-from vaeport.configs import VAEArchConfig
+from vaeport.checkpoint import read_config, resolve
+from vaeport.configs import LatentContract, VAEArchConfig
 from vaeport.errors import ConfigError, ProofError
 from vaeport.proof.calling import Convention
+from vaeport.proof.cases import Case, cases_of
 from vaeport.proof.importing import import_object
 from vaeport.proof.judge import DTYPES
 from vaeport.proof.prove import Proof
@@ -20,6 +22,7 @@ from vaeport.proof.sides import NativeSide, ReferenceSide, Side
 from vaeport.proof.verdict import Verdict
 from vaeport.registry import ModelRegistry, Registration, checked
 from vaeport.runtime.load import load_as
+from vaeport.runtime.tiling import tiled, tiling_names, tiling_policy
 from vaeport.vae import VAE
 
 
@@ -33,7 +36,10 @@ def prove(
     adapter: Path | None = None,
     reference_python: str | None = None,
     capture: Path | None = None,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
+    subfolder: str | None = None,
+    filename: str | None = None,
+    tiling: str | None = None,
     seed: int = 0,
     dtypes: Sequence[str] = ("float32", "bfloat16"),
     device: str = "cpu",
@@ -45,7 +51,11 @@ def prove(
     native          native name or "package.module:Class"
     variant         published configuration; the only one, if there is but one
     capture         folder that keeps the reference's outputs; they are read again if weights and inputs are the same
-    convention      how the reference is called; by default, a decode that knows a timestep is told the contract's
+    weights, subfolder, filename
+                    file, folder or hub id with what to take from it; None: weights are drawn from the seed
+    tiling          a published tiling of the native model, for a reference that tiles so too; None: both run whole
+    convention      how the reference is called; by default, a decode that knows a timestep is told the contract's, and
+                    Diffusers' switches of tiling are set as `tiling` says
 
     Raises ProofError or ConfigError if the proof cannot be set up; a proof that fails is a false verdict.
     """
@@ -57,17 +67,53 @@ def prove(
     arch = _arch(model, variant, config)
     arguments = arch.to_published() if reference_args is None else dict(reference_args)
     file = None if adapter is None else str(adapter)
+    contract = model.contract_of(arch)
+    called = convention or Convention(decode_arguments=timestep_argument(reference, contract.decode_timestep))
     side: Side
-    called = convention or Convention(decode_arguments=_timestep(reference, model.contract_of(arch).decode_timestep))
     if reference_python is None and capture is None:
         side = ReferenceSide(reference, arguments, file, device, called)
+        if convention is None:
+            side.convention = replace(called, attributes=_switches(side.open("meta").built, tiling))
     else:
         side = RemoteSide(reference, arguments, file, device, reference_python, capture, called)
-    label = f"{native} {variant}" if variant else native
-    opened = NativeSide(
-        label, lambda: model(arch), lambda path: load_as(registration, arch, path, device=device), device
-    )
-    return Proof(side, opened, registration.layouts, seed=seed, weights=weights, dtypes=dtypes).run()
+
+    def opened(path: Path) -> VAE:
+        vae = load_as(registration, arch, path, device=device)
+        return vae if tiling is None else tiled(vae, tiling)
+
+    label = " ".join(filter(None, (native, variant, tiling)))
+    return Proof(
+        side,
+        NativeSide(label, lambda: model(arch), opened, device),
+        registration.layouts,
+        seed=seed,
+        weights=None if weights is None else resolve(weights, subfolder=subfolder, filename=filename),
+        dtypes=dtypes,
+        cases=(*cases_of(contract), *_beyond_tiles(registration.name, arch, contract, tiling)),
+    ).run()
+
+
+def _switches(built: object, tiling: str | None) -> dict[str, bool]:
+    """Diffusers' switches as they are set for a tiling, those that the class has."""
+    framewise = tiling in ("diffusers", "diffusers-framewise")
+    wanted = {"use_tiling": tiling in ("diffusers", "diffusers-spatial")}
+    wanted |= {"use_framewise_encoding": framewise, "use_framewise_decoding": framewise}
+    return {name: value for name, value in wanted.items() if hasattr(built, name)}
+
+
+def _beyond_tiles(name: str, arch: VAEArchConfig, contract: LatentContract, tiling: str | None) -> Iterator[Case]:
+    """A case larger than a tile of what is cut; in time, where a reference could be cutting, without tiling too."""
+    known = tiling_names(name, arch)
+    cut = tiling or next((n for n in known if n.endswith("-framewise")), None)
+    if cut is None or cut not in known:
+        return
+    policy = tiling_policy(name, arch, cut)
+    media = []
+    for rule in contract.axes:
+        axis = policy.encode.along(rule)
+        media.append(rule.padded(axis.tile + axis.stride // 2) if axis else rule.decoded(2 + (rule.name == "width")))
+    shape = (1, contract.channels, *media)
+    yield Case("beyond a tile", shape, contract.latent_shape(shape))
 
 
 def native_of(name: str) -> Registration:
@@ -84,7 +130,7 @@ def native_of(name: str) -> Registration:
     return Registration(name, (model.__name__,), lambda: model, lambda: layouts)
 
 
-def _timestep(reference: str, value: float | None) -> dict[str, Any]:
+def timestep_argument(reference: str, value: float | None) -> dict[str, Any]:
     """The argument by which the reference's `decode` is told a timestep, in every sample."""
     if value is None:
         return {}

@@ -36,7 +36,11 @@ def ways(native: str, foreign: str) -> tuple[Rule, ...]:
 def ends(mean: str, std: str, last: str) -> tuple[Rule, ...]:
     """What stands before, after and beside the levels; `last` precedes the names of the decoder's own modulation."""
     return (
-        *(Rule(f"{half}.{conv}.{{rest*}}", f"{half}.{conv}.{{rest}}") for half in ("encoder", "decoder") for conv in ("conv_in", "conv_out")),
+        *(
+            Rule(f"{half}.{conv}.{{rest*}}", f"{half}.{conv}.{{rest}}")
+            for half in ("encoder", "decoder")
+            for conv in ("conv_in", "conv_out")
+        ),
         Rule("decoder.out.embed.{rest*}", f"decoder.{last}time_embedder.timestep_embedder.{{rest}}"),
         Rule("decoder.out.modulate.table", f"decoder.{last}scale_shift_table"),
         Rule("decoder.multiplier", "decoder.timestep_scale_multiplier"),
