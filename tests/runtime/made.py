@@ -85,9 +85,15 @@ def beside(folder: Path, name: str, file: str, state: Mapping[str, Tensor]) -> P
     return folder / file
 
 
-def sparse(path: Path, entries: Mapping[str, Sequence[int]], dtypes: Mapping[str, torch.dtype] | None = None) -> Path:
+def sparse(
+    path: Path,
+    entries: Mapping[str, Sequence[int]],
+    dtypes: Mapping[str, torch.dtype] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
     """A safetensors file of zeros that takes no space on disk; `dtypes` by key, float32 for the others."""
-    table, end = {}, 0
+    table: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    end = 0
     for key, shape in entries.items():
         dtype = (dtypes or {}).get(key, torch.float32)
         begin, end = end, end + torch.Size(shape).numel() * dtype.itemsize

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import vaeport
 from tests.runtime.made import assert_same, beside, official_state, their_class, write_config
-from vaeport.errors import KeyMismatchError, UnsafePickleError
+from vaeport.errors import ConfigError, KeyMismatchError, UnsafePickleError
 from vaeport.weights.autoencoder_kl import LDM
 from vaeport.weights.oobleck import OFFICIAL as STABLE_AUDIO
 from vaeport.weights.wan import OFFICIAL as WAN
@@ -160,10 +160,10 @@ def test_code_that_would_run(tmp_path: Path) -> None:
 
 
 def test_another_models_config_beside_an_official_file(tmp_path: Path) -> None:
-    """It does not count, and the narrow weights fit no published configuration; the error says what was nearest."""
+    """It does not count, and the narrow weights fit no published configuration; the error says what is not known."""
     path = beside(tmp_path, "wan", "Wan2.1_VAE.pth", official_state("wan", WAN))
     write_config(tmp_path, {"_class_name": "WanModel", "dim": 1536})
-    with pytest.raises(KeyMismatchError) as refused:
+    with pytest.raises(ConfigError, match="fit wan, but no published configuration of it") as refused:
         vaeport.load(path)
-    assert "read as wan wan2.1" in str(refused.value.where)
-    assert "wrong shape" in str(refused.value.found)
+    assert "latents_mean, latents_std" in str(refused.value.expected)
+    assert "base_dim 8, dim_mult (1, 2, 4, 4)" in str(refused.value.found)

@@ -1,7 +1,9 @@
-"""`vaeport inspect`: what a checkpoint holds, from its headers alone."""
+"""`vaeport inspect`: what a checkpoint is and what it holds, from its headers alone."""
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +19,14 @@ def command(
     depth: Annotated[int, typer.Option(help="How many levels of names are shown.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show files, types, sizes and keys of a checkpoint without reading its weights."""
+    """Say which VAE a checkpoint holds and how that shows, then its files, types, sizes and keys; reads no weights."""
+    atexit.register(gc.freeze)  # or the interpreter looks for garbage in all of torch on its way out, for 0.4 s
     from vaeport.checkpoint import open_checkpoint, summarise
+    from vaeport.runtime.inspection import inspect
 
     with open_checkpoint(file, variant=weights_variant) as checkpoint:
-        inventory = summarise(checkpoint)
-    print(json.dumps(inventory.to_json(), indent=2) if as_json else "\n".join(inventory.lines(depth)))
+        inventory, identified = summarise(checkpoint), inspect(checkpoint)
+    if as_json:
+        print(json.dumps({**inventory.to_json(), "identified": identified.to_json()}, indent=2))
+    else:
+        print("\n".join([*identified.lines(), "", *inventory.lines(depth)]))
