@@ -5,29 +5,28 @@ python -m tests.golden.capture [NAME ...] [--check] [--cache DIR] [--mirror OWNE
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from vaeport.errors import ProofError, VaeportError
+from vaeport.errors import ProofError
 from vaeport.proof.draw import draw_state
 
+from .command import command
 from .float64 import AttentionEntropy, Float64
 from .load import FOLDER, fingerprint, load_golden
 from .official import checkout, importable, source
 from .oracles import ORACLES, Official, Oracle
 from .record import Record
 
-CACHE = Path.home() / ".cache" / "vaeport" / "official"
 AGREEMENT = 1e-12  # rms of the difference between two correct evaluations, relative to the rms of the value
 
 
@@ -43,9 +42,12 @@ def capture(oracle: Oracle, root: Path) -> tuple[dict[str, torch.Tensor], dict[s
         contextlib.redirect_stdout(sys.stderr),
     ):
         official = oracle.build(root)
-        layout = {key: list(value.shape) for key, value in official.model.state_dict().items()}
+        layout = oracle.layout(official)
         state = draw_state(layout, oracle.seed, scale=oracle.scale)
+        drawn = fingerprint(state)
         oracle.load(official, state)
+        # The largest model fits beside neither its float32 weights nor those of a second model.
+        del state
         official.model.double().eval()
         record, promoted, entropy = run(oracle, official, root)
         move_by_one_ulp(official.model)
@@ -64,13 +66,13 @@ def capture(oracle: Oracle, root: Path) -> tuple[dict[str, torch.Tensor], dict[s
             "key_prefix": oracle.key_prefix,
             "seed": oracle.seed,
             "scale": oracle.scale,
-            "fingerprint": fingerprint(state),
+            "fingerprint": drawn,
             "layout": layout,
         },
         "outputs": record.meanings,
         "taps": record.tapped,
         "conditions": conditions,
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "versions": {name: version(name) for name in ("torch", "numpy", *oracle.packages)},
     }
     tensors = {f"input.{name}": value.float() for name, value in record.inputs.items()}
     tensors |= {f"output.{name}": value for name, value in record.outputs.items()}
@@ -164,23 +166,5 @@ def make(name: str, cache: Path, mirrors: Mapping[str, Path], *, check_only: boo
     return f"{verdict} ({time.monotonic() - start:.0f} s)"
 
 
-def main() -> None:
-    """Capture or check the named oracles, or all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ORACLES)}; all by default")
-    parser.add_argument("--check", action="store_true", help="compare with the committed captures, write nothing")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where official files are kept (%(default)s)")
-    parser.add_argument("--mirror", action="append", default=[], metavar="OWNER/NAME=GITDIR", help="take it from here")
-    options = parser.parse_args()
-    if unknown := set(options.names) - ORACLES.keys():
-        parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    mirrors = {repo: Path(folder).resolve() for repo, _, folder in (entry.partition("=") for entry in options.mirror)}
-    try:
-        for name in options.names or ORACLES:
-            print(f"{name}: {make(name, options.cache.resolve(), mirrors, check_only=options.check)}", flush=True)
-    except VaeportError as error:
-        sys.exit(f"{error}")
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, ORACLES, make)

@@ -74,8 +74,31 @@ class Noise(TorchFunctionMode):
         return self.noise
 
 
+class DrawnNoise(TorchFunctionMode):
+    """Take every `torch.randn` of two sizes, a spatial map, from `draw(index of the call, shape)`."""
+
+    def __init__(self, draw: Callable[[int, torch.Size], torch.Tensor]) -> None:
+        super().__init__()
+        self.draw = draw
+        self.calls = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not torch.randn:
+            return func(*args, **(kwargs or {}))
+        shape = torch.Size(args[0])
+        if len(shape) != 2:
+            raise ValueError(f"noise of shape {list(shape)}, where spatial maps are expected")
+        self.calls += 1
+        return self.draw(self.calls - 1, shape)
+
+
 class AttentionEntropy(TorchFunctionMode):
-    """Collect the mean entropy of every attention, as a share of that of a uniform one."""
+    """Collect the mean entropy of every attention, as a share of that of one uniform over what the mask lets through.
+
+    A mask is additive: zero, or minus infinity.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,11 +110,17 @@ class AttentionEntropy(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func is torch.nn.functional.scaled_dot_product_attention:
             query, key = args[:2]
-            self._collect((query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1))
+            mask = (kwargs or {}).get("attn_mask")
+            scores = query @ key.mT / math.sqrt(query.shape[-1])
+            self._collect((scores if mask is None else scores + mask).softmax(-1), mask)
         elif func is torch.nn.functional.softmax:
             self._collect(result)
         return result
 
-    def _collect(self, attention: torch.Tensor) -> None:
+    def _collect(self, attention: torch.Tensor, mask: torch.Tensor | None = None) -> None:
         entropy = -torch.xlogy(attention, attention).sum(-1).mean()
-        self.shares.append(float(entropy) / math.log(attention.shape[-1]))
+        if mask is None:
+            uniform = math.log(attention.shape[-1])
+        else:
+            uniform = float(torch.isfinite(mask).sum(-1).double().log().mean())
+        self.shares.append(float(entropy) / uniform)

@@ -5,7 +5,6 @@ python -m tests.golden.flows [NAME ...] [--check] [--cache DIR] [--mirror OWNER/
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gzip
 import json
@@ -18,13 +17,13 @@ from typing import Any
 
 import torch
 
-from vaeport.errors import ProofError, VaeportError
+from vaeport.errors import ProofError
 from vaeport.mapping.flow import Flow
 from vaeport.port.probe import probe
 from vaeport.proof.calling import Convention
 from vaeport.proof.sides import ReferenceSide
 
-from .capture import CACHE
+from .command import command
 from .official import checkout, source
 from .oracles import flux, ldm, stable_audio, wan
 
@@ -153,23 +152,5 @@ def make(name: str, cache: Path, mirrors: Mapping[str, Path], *, check_only: boo
     return f"{said} ({time.monotonic() - start:.0f} s)"
 
 
-def main() -> None:
-    """Captures or checks the named classes, or all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(OFFICIALS)}; all by default")
-    parser.add_argument("--check", action="store_true", help="compare with the committed flows, write nothing")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where official files are kept (%(default)s)")
-    parser.add_argument("--mirror", action="append", default=[], metavar="OWNER/NAME=GITDIR", help="take it from here")
-    options = parser.parse_args()
-    if unknown := set(options.names) - OFFICIALS.keys():
-        parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    mirrors = {repo: Path(folder).resolve() for repo, _, folder in (entry.partition("=") for entry in options.mirror)}
-    try:
-        for name in options.names or OFFICIALS:
-            print(f"{name}: {make(name, options.cache.resolve(), mirrors, check_only=options.check)}", flush=True)
-    except VaeportError as error:
-        sys.exit(f"{error}")
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, OFFICIALS, make)

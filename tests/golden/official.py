@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,7 +70,8 @@ def importable(root: Path, stand_ins: Mapping[str, Mapping[str, Any]]) -> Iterat
     sys.dont_write_bytecode = True
     for name, members in stand_ins.items():
         module = ModuleType(name)
-        module.__dict__.update(members, __path__=[])
+        # A spec, since libraries that ask whether a package is installed look for one.
+        module.__dict__.update(members, __path__=[], __spec__=ModuleSpec(name, None))
         sys.modules[name] = module
         parent, _, child = name.rpartition(".")
         if parent:

@@ -65,7 +65,7 @@ class Record:
                 hook.remove()
         for path, outputs in calls.items():
             name = f"{case}.{path}"
-            joined = torch.cat(outputs, dim=2 if outputs[0].ndim == 5 else 0) if len(outputs) > 1 else outputs[0]
+            joined = _join(outputs)
             self.rms[name] = float(joined.square().mean().sqrt())
             if any(fnmatchcase(path, pattern) for pattern in self.patterns):
                 whole[path] = joined
@@ -78,3 +78,12 @@ class Record:
         # Through numpy: a cast in torch would be raised to float64 while the official code runs.
         self.inputs[name] = torch.from_numpy(value.numpy().astype(np.float32).astype(np.float64))
         return self.inputs[name]
+
+
+def _join(outputs: list[torch.Tensor]) -> torch.Tensor:
+    """Join along time; what an activation gives at several places, in shapes that do not fit, is joined flat."""
+    if len(outputs) == 1:
+        return outputs[0]
+    axis = 2 if outputs[0].ndim == 5 else 0
+    rest = {(*value.shape[:axis], *value.shape[axis + 1 :]) for value in outputs}
+    return torch.cat(outputs, axis) if len(rest) == 1 else torch.cat([value.flatten() for value in outputs])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import nn
 
 from tests.golden import capture as capturing
 from tests.golden import subsample
-from tests.golden.float64 import AttentionEntropy, Float64, Noise
+from tests.golden.command import command
+from tests.golden.float64 import AttentionEntropy, DrawnNoise, Float64, Noise
 from tests.golden.official import Source, checkout, importable, source, unused
 from tests.golden.oracles import ORACLES
 from tests.golden.oracles.base import Official, Oracle
@@ -32,8 +34,8 @@ def upstream(tmp_path: Path) -> tuple[Path, Source]:
     (folder / "official_code" / "vae.py").write_text(CODE)
     (folder / "official_code" / "unrecorded.py").write_text("")
     git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
-        subprocess.run([*git, *command], check=True)
+    for step in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *step], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     digest = hashlib.sha256(CODE.encode()).hexdigest()
     return folder / ".git", Source("owner/name", commit, {"official_code/vae.py": digest})
@@ -85,6 +87,7 @@ def test_imports_come_from_the_checkout_and_leave_nothing_behind(upstream: tuple
         import official_code.vae
         from far_away.tools import Tool
 
+        assert importlib.util.find_spec("far_away") is not None
         assert Path(official_code.vae.__file__).is_relative_to(root)
         with pytest.raises(RuntimeError, match="Tool is a stand-in"):
             Tool()
@@ -116,6 +119,15 @@ def test_noise_is_given_once_and_for_its_shape() -> None:
         torch.randn(torch.Size((3, 2)))
 
 
+def test_noise_is_drawn_call_by_call() -> None:
+    with DrawnNoise(lambda index, shape: torch.full(shape, index)):
+        first, second = torch.randn((2, 3)), torch.randn((4, 5), dtype=torch.float64)
+        with pytest.raises(ValueError, match=r"\[1, 2, 3\]"):
+            torch.randn((1, 2, 3))
+    assert first.shape == (2, 3)
+    assert (first.unique().tolist(), second.unique().tolist()) == ([0], [1])
+
+
 def test_attention_entropy_is_measured_in_both_spellings() -> None:
     query, key, value = torch.randn(3, 2, 1, 7, 16, dtype=torch.float64)
     with AttentionEntropy() as attention:
@@ -125,6 +137,24 @@ def test_attention_entropy_is_measured_in_both_spellings() -> None:
     assert attention.shares[0] == pytest.approx(attention.shares[1], rel=1e-12)
     assert 0.5 < attention.shares[0] < 0.99
     assert attention.shares[2] == pytest.approx(1)
+
+
+def test_attention_entropy_is_a_share_of_what_a_mask_lets_through() -> None:
+    uniform = torch.zeros(1, 1, 6, 8, dtype=torch.float64)
+    mask = torch.zeros(6, 6, dtype=torch.float64).masked_fill(torch.arange(6) >= 3, -torch.inf)
+    with AttentionEntropy() as attention:
+        torch.nn.functional.scaled_dot_product_attention(uniform, uniform, uniform, attn_mask=mask)
+        torch.nn.functional.scaled_dot_product_attention(uniform, uniform, uniform)
+    assert attention.shares == pytest.approx([1, 1])
+
+
+def test_an_activation_of_several_shapes_is_measured_whole() -> None:
+    model = nn.Sequential(nn.Identity())
+    record = Record(model, seed=1, taps=())
+    with record.running("encode"):
+        model[0](torch.full((1, 2, 3, 4, 5), 3.0))
+        model[0](torch.full((1, 4, 3, 4, 5), 6.0))
+    assert record.rms["encode.0"] == pytest.approx(27**0.5)
 
 
 class TinyOracle(Oracle):
@@ -166,6 +196,22 @@ def test_a_capture_joins_the_calls_of_a_chunked_module(tiny: Path) -> None:
     assert tensors["output.encode.moments"].dtype == torch.float64
 
 
+def test_a_capture_survives_an_oracle_that_empties_its_state(tiny: Path) -> None:
+    class Frugal(TinyOracle):
+        def layout(self, official: Official) -> dict[str, list[int]]:
+            return super().layout(official) | {"statistics.std": [4]}
+
+        def load(self, official: Official, state: dict[str, torch.Tensor]) -> None:
+            assert state.pop("statistics.std").shape == (4,)
+            super().load(official, state)
+            state.clear()
+
+    _, plain = capturing.capture(TinyOracle(), tiny)
+    _, frugal = capturing.capture(Frugal(), tiny)
+    assert frugal["weights"]["layout"] == plain["weights"]["layout"] | {"statistics.std": [4]}
+    assert frugal["weights"]["fingerprint"] != plain["weights"]["fingerprint"]
+
+
 @pytest.mark.parametrize("gain", [1e-3, 1e3])
 def test_a_degenerate_case_is_refused(tiny: Path, gain: float) -> None:
     with pytest.raises(ProofError, match=r"rms of encode\.1"):
@@ -185,3 +231,21 @@ def test_a_check_sees_a_changed_value(monkeypatch: pytest.MonkeyPatch) -> None:
     del tensors["output.encode.mode"]
     with pytest.raises(ProofError, match=r"output\.encode\.mode"):
         capturing.check("ldm_sd1", tensors, golden.provenance)
+
+
+def test_a_command_makes_what_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def make(name: str, cache: Path, mirrors: dict[str, Path], *, check_only: bool) -> str:
+        if name == "bad":
+            raise ProofError("it differs", where=name)
+        return f"{cache.name} {[f'{repo}:{path.name}' for repo, path in mirrors.items()]} {check_only}"
+
+    monkeypatch.setattr(sys, "argv", ["x", "good", "--check", "--cache", "somewhere", "--mirror", "owner/name=a/git"])
+    command("doc", ("good", "bad"), make)
+    assert capsys.readouterr().out == "good: somewhere ['owner/name:git'] True\n"
+    monkeypatch.setattr(sys, "argv", ["x"])
+    with pytest.raises(SystemExit, match="it differs"):
+        command("doc", ("good", "bad"), make)
+    monkeypatch.setattr(sys, "argv", ["x", "other"])
+    with pytest.raises(SystemExit):
+        command("doc", ("good", "bad"), make)
+    assert "unknown: other" in capsys.readouterr().err

@@ -21,6 +21,9 @@ SHAPES = {
     "decoder.up.parametrizations.weight.original1": (64, 64, 8),
     "decoder.snake.alpha": (1, 4096, 1),
     "decoder.snake.beta": (4096,),
+    "decoder.up.scale_shift_table": (4, 4096),
+    "decoder.last_scale_shift_table": (2, 4096),
+    "decoder.up.per_channel_scale2": (4096, 1, 1),
     "statistics.std-of-means": (4096,),
     "statistics.running_var": (4096,),
     "statistics.mean-of-means": (4096,),
@@ -75,6 +78,9 @@ def test_latents_are_the_same_in_every_version() -> None:
         ("encoder.conv.bias", 0, 0.2),
         ("decoder.snake.alpha", 0, 0.2),
         ("decoder.snake.beta", 0, 0.2),
+        ("decoder.up.scale_shift_table", 0, 0.2),
+        ("decoder.last_scale_shift_table", 0, 0.2),
+        ("decoder.up.per_channel_scale2", 0, 0.2),
         ("statistics.mean-of-means", 0, 0.5),
         ("statistics.std-of-means", 1.25, 1.5 / 12**0.5),
         ("statistics.running_var", 1.25, 1.5 / 12**0.5),
@@ -96,6 +102,13 @@ def test_spreads_and_lengths_are_positive() -> None:
     assert drawn["b.weight_g"].min() > 0
 
 
+def test_a_fixed_weight_keeps_its_value() -> None:
+    drawn = draw_state({"decoder.timestep_scale_multiplier": ()}, seed=1)["decoder.timestep_scale_multiplier"]
+    assert drawn.dtype == torch.float32
+    assert drawn.shape == ()
+    assert drawn.item() == 1000
+
+
 def test_scale_multiplies_exact_names_and_globs() -> None:
     plain = draw_state(SHAPES, seed=0)
     scaled = draw_state(SHAPES, seed=0, scale={"encoder.*": 0.5, "encoder.conv.bias": 4})
@@ -104,7 +117,7 @@ def test_scale_multiplies_exact_names_and_globs() -> None:
         assert torch.equal(scaled[key], value * factor)
 
 
-@pytest.mark.parametrize("key", ["proj.scale_shift_table", "attention.in_proj_weight", "norm.num_batches_tracked"])
+@pytest.mark.parametrize("key", ["proj.lookup_table", "attention.in_proj_weight", "norm.num_batches_tracked"])
 def test_an_unknown_kind_is_refused_by_name(key: str) -> None:
     with pytest.raises(ProofError, match=key):
         draw_state({key: (4, 4)}, seed=0)

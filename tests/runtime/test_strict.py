@@ -139,16 +139,21 @@ def test_nothing_near(tmp_path: Path) -> None:
     assert refused.value.fix == "port it, or install its package"
 
 
-def test_wan_2_2(tmp_path: Path) -> None:
-    """It has the class name of Wan 2.1, and its config says that it is not."""
-    config = {"is_residual": True, "z_dim": 48, "patch_size": 2, "decoder_base_dim": 256, "base_dim": 160}
+def test_a_known_class_name_with_another_architectures_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        vaeport.load(component(tmp_path, "wan", **config))
-    assert (
-        refused.value.what == "`AutoencoderKLWan` with this configuration is an architecture that is not in the library"
-    )
+        vaeport.load(component(tmp_path, "wan", _class_name="AutoencoderKLMagvit", ch_mult=[1, 2]))
+    what = "`AutoencoderKLMagvit` with this configuration is an architecture that is not in the library"
+    assert refused.value.what == what
     assert refused.value.where == tmp_path / "config.json"
-    assert refused.value.found == "not wan: is_residual: this is Wan 2.2's VAE (z48)"
+    assert refused.value.found == "not magvit: ch_mult: this is a configuration of EasyAnimate's own class"
+
+
+def test_weights_of_wan_2_1_with_a_config_of_wan_2_2(tmp_path: Path) -> None:
+    """One class name, two architectures: the config says which, and the weights say that it is wrong."""
+    config = {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}
+    with pytest.raises(KeyMismatchError, match=r"(?s)wan2_2.*wan") as refused:
+        vaeport.load(component(tmp_path, "wan", **config))
+    assert "wan2_2" in str(refused.value)
 
 
 @pytest.mark.parametrize(

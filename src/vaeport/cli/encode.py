@@ -8,33 +8,14 @@ from typing import Annotated
 
 import typer
 
-from vaeport.cli.common import (
-    DeviceOption,
-    DtypeOption,
-    FilenameOption,
-    ModelOption,
-    RevisionOption,
-    SubfolderOption,
-    VAEOption,
-    VariantOption,
-    WeightsOption,
-    opened,
-    progress,
-)
+from vaeport.cli.common import Opener, progress, with_vae_options
 
 
+@with_vae_options
 def command(
     source: Annotated[Path, typer.Argument(help="Image, video or audio file.")],
     target: Annotated[Path, typer.Option("-o", "--output", help="Latent file (.safetensors).")],
-    vae: VAEOption,
-    subfolder: SubfolderOption = None,
-    model: ModelOption = None,
-    variant: VariantOption = None,
-    weights_variant: WeightsOption = None,
-    filename: FilenameOption = None,
-    revision: RevisionOption = None,
-    dtype: DtypeOption = None,
-    device: DeviceOption = "cpu",
+    vae: Opener,
     sample: Annotated[int | None, typer.Option(help="Sample the posterior with this seed; otherwise its mode.")] = None,
     normalize: Annotated[bool, typer.Option(help="Apply the family's latent normalisation.")] = False,
     resample: Annotated[bool, typer.Option("--resample", help="Convert audio of another sample rate.")] = False,
@@ -45,18 +26,7 @@ def command(
     """Encode a file into latents; sizes and lengths that break the model's rule are padded, and decoding crops them."""
     from vaeport.runtime.files import compare_files, encode_file
 
-    loaded = opened(
-        vae,
-        subfolder=subfolder,
-        filename=filename,
-        revision=revision,
-        variant=weights_variant,
-        model=model,
-        model_variant=variant,
-        dtype=dtype,
-        device=device,
-        load_decoder=check,
-    )
+    loaded = vae(load_decoder=check)
     with progress("encoding") as advance:
         report = encode_file(
             loaded, source, target, seed=sample, normalize=normalize, resample=resample, upmix=upmix, progress=advance

@@ -146,11 +146,13 @@ def _from_official(config: Mapping[str, Any]) -> dict[str, Any]:
     if any(up.pop("decoder_inject_noise")):
         raise ConfigError("LTX-2's decoder adds no noise", found=config["decoder_blocks"])
     down["block_out_channels"] = down["block_out_channels"][1:]
+    both = config.get("spatial_padding_mode")
     return {
         **down,
         **up,
-        "encoder_spatial_padding_mode": config.get("encoder_spatial_padding_mode", "zeros"),
-        "decoder_spatial_padding_mode": config.get("spatial_padding_mode", "reflect"),
+        # parity: ltx_core model_configurator.py: one key, if it is there, is for both halves, which differ by default
+        "encoder_spatial_padding_mode": both or config.get("encoder_spatial_padding_mode", "zeros"),
+        "decoder_spatial_padding_mode": both or "reflect",
     }
 
 

@@ -104,8 +104,8 @@ def _switches(built: object, tiling: str | None) -> dict[str, bool]:
 def _beyond_tiles(name: str, arch: VAEArchConfig, contract: LatentContract, tiling: str | None) -> Iterator[Case]:
     """A case larger than a tile of what is cut; in time, where a reference could be cutting, without tiling too."""
     known = tiling_names(name, arch)
-    cut = tiling or next((n for n in known if n.endswith("-framewise")), None)
-    if cut is None or cut not in known:
+    cut = tiling or "diffusers-framewise"
+    if cut not in known:
         return
     policy = tiling_policy(name, arch, cut)
     media = []

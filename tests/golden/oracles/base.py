@@ -34,6 +34,8 @@ class Oracle(ABC):
     import_root = "."
     seed = 1
     taps: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    """installed packages whose code is a part of the official class"""
 
     def __init__(self) -> None:
         self.scale: dict[str, float] = {}
@@ -43,8 +45,12 @@ class Oracle(ABC):
     def build(self, root: Path) -> Official:
         """Import from the checkout at `root` and instantiate."""
 
+    def layout(self, official: Official) -> dict[str, list[int]]:
+        """Shapes of the weights, under the keys of the published file without `key_prefix`."""
+        return {key: list(value.shape) for key, value in official.model.state_dict().items()}
+
     def load(self, official: Official, state: dict[str, torch.Tensor]) -> None:
-        """Load float32 weights by the official class's own strict means."""
+        """Load float32 weights by the official class's own strict means; `state` may be emptied to save memory."""
         official.model.load_state_dict(state, strict=True)
 
     @abstractmethod
