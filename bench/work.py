@@ -156,7 +156,7 @@ FULL_STREAMS = {
         Streamed(OOBLECK, "stereo", (10 * SECOND, 60 * SECOND, 600 * SECOND), 215, "float16"),
         Streamed(WAN, "480 x 832", (17, 81, 161), 1, "bfloat16", (480, 832)),
         Streamed(WAN22, "480 x 832", (17, 81, 161), 1, "bfloat16", (480, 832)),
-        Streamed(LTX2, "512 x 768", (121, 241, 481), 2, "bfloat16", (512, 768)),
+        Streamed(LTX2, "512 x 768", (241, 361, 481), 1, "bfloat16", (512, 768)),
     ),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.proofs import proved
 from tests.cli.run import vaeport
 from vaeport.media import write_image
 from vaeport.proof.seeded import write_seeded
+from vaeport.published import PROOFS, REPOSITORIES
 from vaeport.registry import ModelRegistry
 
 README = Path(__file__).parents[1] / "README.md"
@@ -59,7 +63,28 @@ def test_commands_run(folder: Path) -> None:
     assert (folder / "photo-decoded.png").exists()
 
 
-def test_the_table_of_models_is_generated() -> None:
-    found = re.search(r"<!-- models:.*?-->\n(.*?)<!-- end of models -->", README.read_text(), re.DOTALL)
+@pytest.mark.parametrize(("name", "options"), [("models", []), ("published", ["--published"])])
+def test_the_tables_are_generated(name: str, options: list[str]) -> None:
+    found = re.search(rf"<!-- {name}:.*?-->\n(.*?)<!-- end of {name} -->", README.read_text(), re.DOTALL)
     assert found is not None
-    assert found.group(1) == vaeport("models", "--markdown").stdout
+    assert found.group(1) == vaeport("models", "--markdown", *options).stdout
+
+
+def test_every_published_command_is_one_of_ours() -> None:
+    """They were not run here; their options and names exist."""
+    for registration in ModelRegistry.registrations():
+        for variant, arch in registration.model.variants.items():
+            assert REPOSITORIES[variant], "a published configuration without weights"
+            for place in REPOSITORIES[variant]:
+                program, verb, *arguments = shlex.split(place.command(registration.name, variant, arch.class_names[0]))
+                assert (program, verb) == ("vaeport", "prove")
+                names = arguments[::2]
+                assert set(names) <= {
+                    "--native", "--variant", "--reference", "--reference-args", "--weights", "--subfolder", "--filename"
+                }  # fmt: skip
+                package, _, name = arguments[names.index("--reference") * 2 + 1].partition(":")
+                assert hasattr(importlib.import_module(package), name)
+
+
+def test_the_proofs_are_those_of_the_verdicts() -> None:
+    assert json.loads(PROOFS.read_text()) == proved()

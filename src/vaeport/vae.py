@@ -223,6 +223,18 @@ class VAE(nn.Module):
         return self.denormalize((1.0 - share) * z + share * noise)
 
     @property
+    def streaming(self) -> str:
+        """How it runs along time or samples: "exact" in a stream, "layer-synchronous" where a layer needs all of it.
+
+        "-" for images, which have no such axis.
+        """
+        if self.contract.modality == "image":
+            return "-"
+        halves = (half for half in (self.encoder, self.decoder) if half is not None)
+        whole = any(half.needs((0, 1), self._stream_axis()) is None for half in halves)
+        return "layer-synchronous" if whole else "exact"
+
+    @property
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
         return next(self.parameters()).dtype

@@ -131,6 +131,9 @@ def test_the_loader_knows_the_file(pair: tuple[Golden, vaeport.VAE]) -> None:
         assert (vae.arch.mid_block_causal_attn, vae.arch.disable_causal_conv) == (False, True)
     else:
         assert vae.arch.replace(extra={}) == model.variants[variant]
+        saved = vae.arch.to_published()
+        assert vae.arch == type(vae.arch).from_published(saved)
+        assert saved["_class_name"] == vae.arch.class_names[0]
 
 
 def test_encode(pair: tuple[Golden, vaeport.VAE]) -> None:

@@ -83,7 +83,7 @@ def test_streams_are_collected() -> None:
 
 def test_gradients_pass_every_tile() -> None:
     for policy in (RAMPS, Trapezoids(source="here", encode=SMALL, decode=SMALL)):
-        ours, x = tiled(native("kl"), policy), media("kl", (1, 3, 56, 40)).requires_grad_()
+        ours, x = tiled(native("kl"), policy), media("kl", (1, 3, 40, 24)).requires_grad_()
         ours.decode(ours.encode(x).latent_dist.mode()).sample.sum().backward()
         assert x.grad.abs().amax((0, 1)).min() > 0
 
@@ -227,7 +227,7 @@ def test_a_tile_that_cannot_be_mirrored_is_refused() -> None:
     """Where the decoder mirrors the picture at its edges, a last tile of one latent is too few; Diffusers fails too."""
     axes = Axes.square(Axis(tile=96, stride=64))
     ours = tiled(native("ltx2"), replace(RAMPS, encode=axes, decode=axes))
-    refused(InputError, "too short for the padding|[1, 4, 1, 2, 1]", ours.decode, normal(1, 4, 1, 2, 5))
+    refused(InputError, "too short to be mirrored", ours.decode, normal(1, 4, 1, 2, 5))
     assert ours.decode(normal(1, 4, 1, 2, 4)).sample.shape[-1] == 128
 
 

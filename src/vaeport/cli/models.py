@@ -10,10 +10,11 @@ import typer
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's tables.")] = False,
+    published: Annotated[bool, typer.Option("--published", help="Where weights are, with the proof on them.")] = False,
 ) -> None:
-    """List the native VAEs, their published configurations and latent contracts."""
-    table = rows()
+    """List the native VAEs: their configurations, latents, layouts, streaming and proofs, or where weights are."""
+    table = repositories() if published else rows()
     if as_json:
         print(json.dumps(table, indent=2))
         return
@@ -31,6 +32,7 @@ def rows() -> list[dict[str, Any]]:
     """One row per published configuration."""
     import torch
 
+    from vaeport.published import proofs
     from vaeport.registry import ModelRegistry
 
     table = []
@@ -39,18 +41,36 @@ def rows() -> list[dict[str, Any]]:
         for variant, arch in model.variants.items():
             contract = model.contract_of(arch)
             with torch.device("meta"):
-                parameters = sum(p.numel() for p in model(arch).parameters())
-            per_axis = " x ".join(f"{a.multiple}" for a in contract.axes)
+                vae = model(arch)
+            proved = proofs().get(variant)
             table.append(
                 {
                     "model": registration.name,
                     "variant": variant,
                     "modality": contract.modality,
                     "latent channels": contract.latent_channels,
-                    "compression": per_axis,
-                    "parameters": f"{parameters / 1e6:.1f} M",
-                    "published as": arch.class_names[0],
+                    "compression": " x ".join(f"{a.multiple}" for a in contract.axes),
+                    "parameters": f"{sum(p.numel() for p in vae.parameters()) / 1e6:.1f} M",
+                    "streaming": vae.streaming,
+                    "full-width proof": "not run" if proved is None else f"{proved['gates']} ({proved['dtypes']})",
                     "layouts": ", ".join(layout.name for layout in registration.layouts),
                 }
             )
     return table
+
+
+def repositories() -> list[dict[str, Any]]:
+    """One row per published repository."""
+    from vaeport.published import REPOSITORIES
+    from vaeport.registry import ModelRegistry
+
+    return [
+        {
+            "variant": variant,
+            "published in": "/".join(filter(None, (place.name, place.subfolder, place.filename))),
+            "proof on these weights (not run here)": f"`{place.command(r.name, variant, arch.class_names[0])}`",
+        }
+        for r in ModelRegistry.registrations()
+        for variant, arch in r.model.variants.items()
+        for place in REPOSITORIES[variant]
+    ]

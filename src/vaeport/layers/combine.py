@@ -55,6 +55,22 @@ class Chain(Layer):
             x, states[i] = layer.step(x, states[i], last, axis)
         return x, states
 
+    def flush(self, state: State, axis: int) -> Iterator[Tensor]:
+        """Layer by layer: what one still held goes through those behind it before they are flushed themselves.
+
+        At once it would be as long as the reach of the whole chain.
+        """
+        layers = tuple(self.flat())
+        states = [None] * len(layers) if state is None else state
+        for i, layer in enumerate(layers):
+            for part in layer.flush(states[i], axis):
+                y: Chunk = part
+                for j in range(i + 1, len(layers)):
+                    y, states[j] = (None, states[j]) if y is None else layers[j].step(y, states[j], False, axis)
+                if y is not None:
+                    yield y
+            states[i] = None
+
     def length(self, n: int, axis: int) -> int:
         """The last layer's length."""
         for layer in self.layers:

@@ -53,6 +53,12 @@ class Layer(nn.Module):
         """The outputs that become known with the piece `x`, and the state for the next piece."""
         return (None if x is None else self(x)), None
 
+    def flush(self, state: State, axis: int) -> Iterator[Tensor]:
+        """What comes after the last piece: as `step` with `last`, in as many small parts as it can."""
+        y, _ = self.step(None, state, True, axis)
+        if y is not None:
+            yield y
+
     def length(self, n: int, axis: int) -> int:
         """Number of outputs along `axis` for `n` inputs."""
         return n
@@ -104,9 +110,7 @@ def stream(layer: Layer, pieces: Iterable[Tensor], axis: int) -> Iterator[Tensor
         y, state = layer.step(piece if piece.shape[axis] else None, state, False, axis)
         if y is not None:
             yield y
-    y, _ = layer.step(None, state, True, axis)
-    if y is not None:
-        yield y
+    yield from layer.flush(state, axis)
 
 
 def run_in_pieces(layer: Layer, x: Tensor, axis: int, first: int, rest: int) -> Tensor:

@@ -102,8 +102,9 @@ def from_official(published: Mapping[str, Any]) -> Mapping[str, Any]:
     kinds = {"DownEncoderBlockCausal3D": "HunyuanVideoDownBlock3D", "UpDecoderBlockCausal3D": "HunyuanVideoUpBlock3D"}
     found = {names.get(key, key): value for key, value in published.items()}
     for key in ("down_block_types", "up_block_types"):
-        if key in found:
-            found[key] = [kinds.get(kind, kind) for kind in found[key]]
+        if isinstance(found.get(key), list):
+            found[key] = [kinds.get(str(kind), kind) for kind in found[key]]
+    found["_class_name"] = "AutoencoderKLHunyuanVideo"
     return {k: v for k, v in found.items() if k not in ("sample_size", "sample_tsize", "force_upcast")}
 
 
@@ -135,6 +136,8 @@ def require_sizes(arch: Any) -> None:
             raise ConfigError(what)
     if arch.in_channels != arch.out_channels:
         raise ConfigError("in_channels and out_channels differ", expected=arch.in_channels, found=arch.out_channels)
+    if not isinstance(arch.extra.get("shift_factor") or 0.0, int | float):
+        raise ConfigError("shift_factor must be a number", found=repr(arch.extra["shift_factor"]))
 
 
 def ways(arch: Any) -> list[Factors | None]:

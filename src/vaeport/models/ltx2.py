@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, cast
 from vaeport.configs import Assumed, LatentContract, VAEArchConfig, VideoVAEConfig, WeightShapes
 from vaeport.errors import ConfigError
 from vaeport.layers import Layer
-from vaeport.models.ltx_official import official_fields
+from vaeport.models.ltx_official import block_names, official_fields
 from vaeport.models.ltx_shapes import KINDS, read_decoder, read_downs, read_ends, read_ups
 from vaeport.models.ltx_tables import (
     FACTORS,
@@ -69,8 +69,7 @@ class LTX2ArchConfig(VAEArchConfig):
             return None
         if published.get("timestep_conditioning"):
             return "timestep_conditioning: this is LTX-Video's VAE"
-        names = {name for name, _ in published.get("encoder_blocks", published.get("blocks", ()))}
-        return "strided ways: this is LTX-Video's VAE" if "compress_all" in names else None
+        return "strided ways: this is LTX-Video's VAE" if "compress_all" in block_names(published) else None
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:
@@ -144,7 +143,7 @@ def _from_official(config: Mapping[str, Any]) -> dict[str, Any]:
     if not (all(down.pop("spatio_temporal_scaling")) and all(up.pop("decoder_spatio_temporal_scaling"))):
         raise ConfigError("every level of LTX-2's VAE scales", found=config)
     if any(up.pop("decoder_inject_noise")):
-        raise ConfigError("LTX-2's decoder adds no noise", found=config["decoder_blocks"])
+        raise ConfigError("LTX-2's decoder adds no noise", found=config)
     down["block_out_channels"] = down["block_out_channels"][1:]
     both = config.get("spatial_padding_mode")
     return {

@@ -38,8 +38,12 @@ def official_fields(config: Mapping[str, Any], *, base: int) -> tuple[dict[str, 
     }.items():
         if config.get(key, wanted) != wanted:
             raise ConfigError(f"`{key}` has a value that is not supported", expected=wanted, found=config[key])
+    outer = config.get("decoder_base_channels", 128)
+    for key, width in (("the encoder's first width", base), ("`decoder_base_channels`", outer)):
+        if not _is_count(width):
+            raise ConfigError(f"{key} must be a positive number", found=repr(width))
     down = list(_down(_blocks(config, "encoder_blocks"), base))
-    up = list(_up(_blocks(config, "decoder_blocks"), config.get("decoder_base_channels", 128)))
+    up = list(_up(_blocks(config, "decoder_blocks"), outer))
     shared = {
         key: config[key] for key in ("in_channels", "out_channels", "latent_channels", "patch_size") if key in config
     }
@@ -62,12 +66,33 @@ def official_fields(config: Mapping[str, Any], *, base: int) -> tuple[dict[str, 
     return {**shared, **encoder}, decoder
 
 
+def block_names(config: Mapping[str, Any]) -> set[str]:
+    """Kinds of blocks in the encoder, as far as they can be read."""
+    found = config.get("encoder_blocks", config.get("blocks"))
+    rows = found if isinstance(found, list) else []
+    return {row[0] for row in rows if isinstance(row, list) and row and isinstance(row[0], str)}
+
+
 def _blocks(config: Mapping[str, Any], name: str) -> list[tuple[str, dict[str, Any]]]:
     found = config.get(name, config.get("blocks"))
-    pairs = isinstance(found, list) and found and all(isinstance(row, list) and len(row) == 2 for row in found)
-    if not pairs:
+    rows = [_block(row) for row in found] if isinstance(found, list) else []
+    if not rows or None in rows:
         raise ConfigError(f"`{name}` must list blocks", expected='[["res_x", {"num_layers": 4}], ...]', found=found)
-    return [(kind, {"num_layers": given} if isinstance(given, int) else given) for kind, given in found]
+    return [row for row in rows if row is not None]
+
+
+def _block(row: Any) -> tuple[str, dict[str, Any]] | None:
+    """A kind and its arguments; None if that is not what the row holds."""
+    if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str)):
+        return None
+    name, given = row[0], {"num_layers": row[1]} if _is_count(row[1]) else row[1]
+    counts = ("num_layers", "multiplier")
+    sound = isinstance(given, dict) and all(_is_count(given[key]) for key in counts if key in given)
+    return (name, given) if sound and (name != "res_x" or "num_layers" in given) else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _down(blocks: list[tuple[str, dict[str, Any]]], width: int) -> Iterator[_Run]:

@@ -19,7 +19,7 @@ from typing import Any, Self
 from vaeport.configs import Assumed, LatentContract, VAEArchConfig, VideoVAEConfig, WeightShapes
 from vaeport.errors import ConfigError
 from vaeport.layers import Layer
-from vaeport.models.ltx_official import official_fields
+from vaeport.models.ltx_official import block_names, official_fields
 from vaeport.models.ltx_shapes import KINDS, read_decoder, read_downs, read_ends, read_ups
 from vaeport.models.ltx_tables import (
     FACTORS,
@@ -71,8 +71,7 @@ class LTXVideoArchConfig(VAEArchConfig):
         """LTX-2's official configuration has the same class name."""
         if published.get("_class_name") != "CausalVideoAutoencoder" or published.get("timestep_conditioning"):
             return None
-        names = {name for name, _ in published.get("encoder_blocks", published.get("blocks", ()))}
-        return None if "compress_all" in names else "folded ways and no timestep: this is LTX-2's VAE"
+        return None if "compress_all" in block_names(published) else "folded ways and no timestep: this is LTX-2's VAE"
 
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:
@@ -150,8 +149,8 @@ def _from_official(config: Mapping[str, Any]) -> dict[str, Any]:
     if padding != "zeros":
         raise ConfigError("LTX-Video pads with zeros", expected="spatial_padding_mode: zeros", found=padding)
     down, up = official_fields(config, base=config.get("encoder_base_channels", 128))
-    if set(up.pop("upsample_type")) > {"spatiotemporal"}:
-        raise ConfigError("LTX-Video's decoder doubles time and space together", found=config["decoder_blocks"])
+    if set(up.pop("upsample_type")) - {"spatiotemporal"}:
+        raise ConfigError("LTX-Video's decoder doubles time and space together", found=config)
     folded = "conv" not in down["downsample_type"]
     if not folded:
         down["block_out_channels"] = down["block_out_channels"][:-1]

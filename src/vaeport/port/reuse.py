@@ -77,19 +77,23 @@ def reuse_proof(
     arguments: Mapping[str, Any],
     registrations: tuple[Registration, ...] | None = None,
     variant: str | None = None,
+    class_name: str | None = None,
 ) -> ReuseProof:
     """Compares the flow and the probed contract of an official implementation with every native model.
 
     arguments   of the official constructor: their values are tried as arguments of the native classes
     variant     published configuration to choose where the official code cannot tell
+    class_name  of the official implementation, which its arguments need not say
     """
+    arguments = {"_class_name": class_name, **arguments} if class_name else arguments
     known = registrations or ModelRegistry.registrations()
     wanted = shapes(flow.shapes)
     candidates = [c for r in known for c in _published(r, wanted, arguments, variant)]
     alike = [r for r in known if r.model.config_class.modality == contract["modality"]]
     if max((c.similarity for c in candidates), default=0.0) < SURE:
         candidates += [c for r in alike for c in _searched(r, candidates, wanted, arguments, contract)]
-    candidates.sort(key=lambda c: (c.registration not in alike, -c.similarity))
+    # of models that fit alike, that whose configuration the arguments are
+    candidates.sort(key=lambda c: (c.registration not in alike, -c.similarity, not c.given))
     evidence = [f"{c.name}: {c.similarity:.1%} of the elements lie in weights of equal shape" for c in candidates[:6]]
     close: list[Candidate] = []
     for candidate in candidates:
@@ -153,6 +157,8 @@ def _published(
 def _from_published(registration: Registration, arguments: Mapping[str, Any]) -> VAEArchConfig | None:
     """The arguments read as a published configuration, if they are one."""
     arch_class = registration.model.arch_class
+    if arguments.get("_class_name") not in (None, *arch_class.class_names):
+        arguments = {key: value for key, value in arguments.items() if key != "_class_name"}
     names = {f.name for f in fields(arch_class)} | set(arch_class.renames)
     if 2 * len(names & arguments.keys()) < len(arguments) or not arguments:
         return None

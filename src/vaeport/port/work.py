@@ -75,7 +75,8 @@ class Work:
     def _reuse_proof(self) -> ReuseProof:
         own = (self._own,) if self._own else None
         contract: Any = self.state.contract
-        return reuse_proof(self._flow, contract, self.request.arguments, own, self.request.variant)
+        name = self.request.reference.rpartition(":")[2]
+        return reuse_proof(self._flow, contract, self.request.arguments, own, self.request.variant, name)
 
     @cached_property
     def _own(self) -> Registration | None:
