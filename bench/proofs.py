@@ -1,6 +1,6 @@
 """Which full-width proofs were carried out: `src/vaeport/proved.json`, from the verdicts in `bench/results`.
 
-    python -m bench.proofs [--check]
+python -m bench.proofs [--check]
 """
 
 from __future__ import annotations

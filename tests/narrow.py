@@ -18,15 +18,19 @@ from torch import Tensor
 
 from tests.layers.laws import difference, filled, normal
 from vaeport.configs import VAEArchConfig
+from vaeport.layers import Layer
 from vaeport.mapping import plan
 from vaeport.models.autoencoder_kl import AutoencoderKL, AutoencoderKLArchConfig
+from vaeport.models.gamecraft import GameCraft, GameCraftArchConfig
 from vaeport.models.hunyuan_video import HunyuanVideo, HunyuanVideoArchConfig
 from vaeport.models.ltx2 import LTX2ArchConfig, LTX2Video
 from vaeport.models.ltx_video import LTXVideo, LTXVideoArchConfig
 from vaeport.models.oobleck import Oobleck, OobleckArchConfig
 from vaeport.models.wan import Wan, WanArchConfig
 from vaeport.models.wan2_2 import Wan22, Wan22ArchConfig
+from vaeport.proof.calling import Convention
 from vaeport.proof.draw import draw_state
+from vaeport.proof.noise import drawn_noise
 from vaeport.proof.prove import Proof
 from vaeport.proof.sides import NativeSide, ReferenceSide, Side
 from vaeport.registry import ModelRegistry
@@ -40,8 +44,15 @@ KL16 = KL.replace(
     latent_channels=16, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159
 )
 WAN = WanArchConfig(base_dim=8, z_dim=4, latents_mean=(0.1, -0.2, 0.3, 0.0), latents_std=(1.5, 0.7, 2.0, 1.0))
-WAN22 = Wan22ArchConfig(base_dim=8, decoder_base_dim=12, z_dim=4, latents_mean=WAN.latents_mean, latents_std=WAN.latents_std)
+WAN22 = Wan22ArchConfig(
+    base_dim=8, decoder_base_dim=12, z_dim=4, latents_mean=WAN.latents_mean, latents_std=WAN.latents_std
+)
 HUNYUAN = HunyuanVideoArchConfig(block_out_channels=(16, 16, 32, 32), norm_num_groups=8, latent_channels=4)
+GAMECRAFT = GameCraftArchConfig(
+    block_out_channels=(16, 16, 32, 32), norm_num_groups=8, latent_channels=4, mid_block_causal_attn=True
+)
+"""the function of HunyuanVideo's; Diffusers has no class of GameCraft's options"""
+GAMECRAFT_OPEN = GAMECRAFT.replace(mid_block_causal_attn=False, disable_causal_conv=True)
 LTX = LTXVideoArchConfig(
     block_out_channels=(8, 16, 32, 32),
     decoder_block_out_channels=(8, 16, 32, 32),
@@ -96,6 +107,8 @@ MODELS: dict[str, tuple[type[VAE], VAEArchConfig]] = {
     "wan": (Wan, WAN),
     "wan2_2": (Wan22, WAN22),
     "hunyuan_video": (HunyuanVideo, HUNYUAN),
+    "gamecraft": (GameCraft, GAMECRAFT),
+    "gamecraft_open": (GameCraft, GAMECRAFT_OPEN),
     "ltx": (LTXVideo, LTX),
     "ltx1": (LTXVideo, LTX1),
     "ltx5": (LTXVideo, LTX5),
@@ -106,12 +119,16 @@ MODELS: dict[str, tuple[type[VAE], VAEArchConfig]] = {
 }
 ARCHS: dict[str, VAEArchConfig] = {"autoencoder_kl": KL4, "wan": WAN, "oobleck": OOBLECK8}
 """by native name"""
+IN_DIFFUSERS = tuple(name for name, (_, arch) in MODELS.items() if hasattr(diffusers, arch.class_names[0]))
+TIMESTEP = 0.05
+"""of decoders that know one, by contract and in the pipelines"""
 MEDIA = {
     "kl": (2, 3, 40, 24),
     "kl16": (2, 3, 24, 40),
     "wan": (2, 3, 9, 16, 24),
     "wan2_2": (2, 3, 9, 32, 48),
-    "hunyuan_video": (2, 3, 9, 16, 24),
+    **dict.fromkeys(("hunyuan_video", "gamecraft"), (2, 3, 9, 16, 24)),
+    "gamecraft_open": (2, 3, 8, 16, 24),
     **dict.fromkeys(("ltx", "ltx1", "ltx5", "ltx2", "ltx23"), (2, 3, 17, 64, 96)),
     "oobleck": (2, 2, 6144),
     "oobleck8": (2, 2, 96),
@@ -133,6 +150,23 @@ def media(name: str, shape: tuple[int, ...] | None = None, seed: int = 0) -> Ten
 def latent(name: str, seed: int = 0) -> Tensor:
     """A latent as `media` has."""
     return normal(*native(name).contract.latent_shape(MEDIA[name]), seed=seed)
+
+
+def decoder(name: str, seed: int = 0) -> Layer:
+    """The decoder as a layer, told the contract's timestep; its noise, if it adds any, is drawn from `seed`."""
+    return native(name).decoder_at(generator=torch.Generator().manual_seed(seed))
+
+
+def half(name: str, of: str) -> Layer:
+    """The "encoder", or `decoder` as above."""
+    layer = native(name).encoder if of == "encoder" else decoder(name)
+    assert layer is not None
+    return layer
+
+
+def decoded(vae: VAE, z: Tensor, seed: int = 0) -> Tensor:
+    """What `decode` gives, with noise drawn from `seed`."""
+    return vae.decode(z, generator=torch.Generator().manual_seed(seed)).sample
 
 
 def weight_map(model: type[VAE]) -> ModuleType:
@@ -175,12 +209,27 @@ def both(name: str, dtype: torch.dtype) -> tuple[VAE, Any]:
     return ours.to(dtype).requires_grad_(False), theirs
 
 
+def their_sample(theirs: Any, z: Tensor, timestep: float = TIMESTEP) -> Tensor:
+    """What Diffusers' model decodes, which it is told a timestep for where it knows one."""
+    timed = getattr(theirs.config, "timestep_conditioning", False)
+    told = {"temb": torch.full((len(z),), timestep, dtype=z.dtype)} if timed else {}
+    sample: Tensor = theirs.decode(z, **told).sample
+    return sample
+
+
 def relative_errors(ours: VAE, theirs: Any, x: Tensor, z: Tensor) -> list[float]:
-    """rms differences from Diffusers' moments of x and sample of z, each over the rms of Diffusers' own."""
+    """rms differences from Diffusers' moments of x and sample of z, each over the rms of Diffusers' own.
+
+    Noise that a decoder adds is the same on both sides.
+    """
     errors = []
+    with drawn_noise():
+        sample = ours.decode(z).sample
+    with drawn_noise():
+        their = their_sample(theirs, z)
     for found, expected in (
         (ours.encode(x).latent_dist.parameters, theirs.encode(x).latent_dist.parameters),
-        (ours.decode(z).sample, theirs.decode(z).sample),
+        (sample, their),
     ):
         assert found.dtype == expected.dtype == x.dtype
         errors.append(difference(found.double(), expected.double()) / float(expected.double().square().mean().sqrt()))
@@ -205,10 +254,14 @@ def saved(name: str, folder: Path, seed: int = 0) -> Path:
 Fault = Callable[[VAE], Any]
 
 
+def narrow(name: str) -> tuple[type[VAE], VAEArchConfig]:
+    """The class and the narrow config of a native name (`ARCHS`), or of a name in `MODELS`."""
+    return (ModelRegistry.find(name).model, ARCHS[name]) if name in ARCHS else MODELS[name]
+
+
 def native_side(name: str, fault: Fault | None = None) -> NativeSide:
     """The native model of a narrow config; `fault` changes the loaded VAE in place."""
-    arch = ARCHS[name]
-    model = ModelRegistry.find(name).model
+    model, arch = narrow(name)
 
     def opened(path: Path) -> VAE:
         vae = load(path)
@@ -221,6 +274,10 @@ def native_side(name: str, fault: Fault | None = None) -> NativeSide:
 
 def proof(name: str, fault: Fault | None = None, *, reference: Side | None = None, **options: Any) -> Proof:
     """A proof of a narrow model against Diffusers; gate S alone unless dtypes are named."""
-    published = ARCHS[name].to_published()
-    side = reference or ReferenceSide(f"diffusers:{published['_class_name']}", published)
-    return Proof(side, native_side(name, fault), ModelRegistry.find(name).layouts, **{"dtypes": (), **options})
+    model, arch = narrow(name)
+    published = arch.to_published()
+    timestep = model.contract_of(arch).decode_timestep
+    told = Convention(decode_arguments={} if timestep is None else {"temb": {"per_sample": timestep}})
+    side = reference or ReferenceSide(f"diffusers:{published['_class_name']}", published, convention=told)
+    layouts = ModelRegistry.find_class(model).layouts
+    return Proof(side, native_side(name, fault), layouts, **{"dtypes": (), **options})

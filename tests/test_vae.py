@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.narrow import KL, WAN, latent, media, native
+from tests.layers.laws import STREAMED, difference, filled, normal
+from tests.narrow import KL, LTX1, LTX5, WAN, decoded, latent, media, native
 from vaeport.configs import ImageVAEConfig, VideoVAEConfig
 from vaeport.errors import InputError
+from vaeport.layers import DiagonalGaussian, NormalizedGaussian
 from vaeport.models.autoencoder_kl import AutoencoderKL
+from vaeport.models.ltx_video import LTXVideo
 from vaeport.models.wan import Wan
+from vaeport.vae import VAE
 
 DOUBLE = torch.float64
 REFUSED: list[tuple[str, str, torch.Tensor, dict[str, Any]]] = [
@@ -189,3 +193,148 @@ def test_gradients_flow_through_both_halves() -> None:
     x = media("wan", (1, 3, 5, 8, 8)).requires_grad_()
     vae.decode(vae.encode(x).latent_dist.mode()).sample.sum().backward()
     assert x.grad.abs().amax((0, 1, 3, 4)).min() > 0
+
+
+# Conditions of decoding.
+
+
+def test_a_decoder_without_conditions_is_itself() -> None:
+    vae = native("wan")
+    assert vae.decoder_at() is vae.decoder
+    assert vae.decoder_at(generator=torch.Generator().manual_seed(1)) is vae.decoder
+
+
+@pytest.mark.parametrize("call", ["decode", "stream_decode", "decoder_at"])
+def test_a_timestep_for_a_decoder_that_knows_none(call: str) -> None:
+    vae, z = native("wan"), latent("wan")
+    given: dict[str, tuple[Any, ...]] = {"decode": (z,), "stream_decode": ([z],), "decoder_at": ()}
+    with pytest.raises(InputError, match="Wan's decoder knows no timestep") as refused:
+        getattr(vae, call)(*given[call], timestep=0.05)
+    assert (refused.value.found, refused.value.fix) == (0.05, "leave it out")
+
+
+@pytest.mark.parametrize("timestep", [0.3, torch.tensor(0.3).double(), torch.tensor([0.3, 0.3]).double()])
+def test_a_timestep_as_number_or_one_per_sample(timestep: float | torch.Tensor) -> None:
+    vae, z = native("ltx5"), latent("ltx5")[:, :, :1]
+    expected = vae.decode(z, timestep=torch.full((2, 1), 0.3)).sample
+    assert difference(vae.decode(z, timestep=timestep).sample, expected) < 1e-4
+    assert difference(vae.decode(z).sample, expected) > 1e-3
+
+
+def test_streams_are_told_too() -> None:
+    vae, z = native("ltx1"), latent("ltx1")[:, :, :2]
+    one, two, other = (torch.Generator().manual_seed(seed) for seed in (5, 5, 6))
+    whole = vae.decode(z, timestep=0.3, generator=one).sample
+    pieces = torch.cat(list(vae.stream_decode(z.split(1, 2), timestep=0.3, generator=two)), 2)
+    assert difference(pieces, whole) <= STREAMED
+    assert difference(vae.decode(z, timestep=0.3, generator=other).sample, whole) > 1e-3
+
+
+def test_noise_without_a_generator_follows_the_seed() -> None:
+    vae, z = native("ltx1"), latent("ltx1")[:1, :, :1]
+    samples = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        samples.append(vae.decode(z).sample)
+    assert torch.equal(samples[0], samples[1])
+    assert difference(samples[0], samples[2]) > 1e-3
+
+
+# Noise that a decoder expects in its latents.
+
+
+def inside(model: type[VAE], arch: Any) -> VAE:
+    """With latents as the diffusion model sees them."""
+    return filled(model(arch, VideoVAEConfig(latents="normalized")))
+
+
+def test_official_noise_comes_before_the_statistics() -> None:
+    vae, z, noise = native("ltx5"), latent("ltx5"), normal(*latent("ltx5").shape, seed=9)
+    mean, std = (t.view(1, -1, 1, 1, 1) for t in (vae.normalizer.mean, vae.normalizer.std))
+    found = vae.with_decode_noise(z, noise=noise)
+    assert difference(found, (0.975 * z + 0.025 * noise) * std + mean) < 1e-14
+    assert torch.equal(vae.with_decode_noise(z, noise=noise, order="official"), found)
+
+
+def test_diffusers_noise_comes_after_them() -> None:
+    vae, z, noise = native("ltx5"), latent("ltx5"), normal(*latent("ltx5").shape, seed=9)
+    found = vae.with_decode_noise(z, noise=noise, order="diffusers")
+    assert difference(found, 0.975 * vae.denormalize(z) + 0.025 * noise) < 1e-14
+    assert difference(found, vae.with_decode_noise(z, noise=noise)) > 1e-3
+
+
+def test_both_orders_agree_where_nothing_is_normalised() -> None:
+    vae = LTXVideo(LTX5).double()
+    z, noise = latent("ltx5"), normal(*latent("ltx5").shape, seed=9)
+    found = [vae.with_decode_noise(z, noise=noise, order=order) for order in ("official", "diffusers")]  # type: ignore[arg-type]
+    assert difference(*found) < 1e-15
+
+
+def test_decode_noise_is_drawn_with_the_generator_at_any_scale() -> None:
+    vae, z = native("ltx5"), latent("ltx5")
+    one, two = (torch.Generator().manual_seed(5) for _ in range(2))
+    drawn = torch.randn(z.shape, generator=one, dtype=torch.float64)
+    assert torch.equal(vae.with_decode_noise(z, two), vae.with_decode_noise(z, noise=drawn))
+    assert torch.equal(vae.with_decode_noise(z, noise=drawn, scale=0.0), vae.denormalize(z))
+    assert difference(vae.with_decode_noise(z, noise=drawn, scale=1.0), vae.denormalize(drawn)) < 1e-15
+
+
+def test_decode_noise_where_none_is_expected() -> None:
+    vae, z = native("wan"), latent("wan")
+    with pytest.raises(InputError, match="Wan's decoder expects no noise") as refused:
+        vae.with_decode_noise(z)
+    assert refused.value.fix == "use denormalize, or give a scale"
+    noise = normal(*z.shape)
+    assert difference(vae.with_decode_noise(z, noise=noise, scale=0.5), vae.denormalize(0.5 * z + 0.5 * noise)) < 1e-15
+
+
+def test_noise_after_the_statistics_needs_raw_latents() -> None:
+    vae, z = inside(LTXVideo, LTX5), latent("ltx5")
+    noise = normal(*z.shape)
+    with pytest.raises(InputError, match="noise cannot follow the normaliser where `decode` applies it") as refused:
+        vae.with_decode_noise(z, order="diffusers")
+    assert 'latents="raw"' in str(refused.value.fix)
+    assert difference(vae.with_decode_noise(z, noise=noise), 0.975 * z + 0.025 * noise) < 1e-15
+
+
+# Both conventions of latents.
+
+
+@pytest.mark.parametrize(("name", "model", "arch"), [("wan", Wan, WAN), ("ltx1", LTXVideo, LTX1)])
+def test_normalized_latents(name: str, model: type[VAE], arch: Any) -> None:
+    """Encode gives, and decode takes, what the diffusion model sees; the networks compute the same."""
+    raw, vae, x, z = native(name), inside(model, arch), media(name)[:1], latent(name)[:1]
+    one, other = (v.encode(x).latent_dist for v in (raw, vae))
+    assert type(one) is DiagonalGaussian
+    assert isinstance(other, NormalizedGaussian)
+    assert torch.equal(one.parameters, other.parameters)
+    assert difference(other.mode(), raw.normalize(one.mode())) <= STREAMED
+    assert difference(decoded(vae, z), decoded(raw, raw.denormalize(z))) <= STREAMED
+    assert torch.equal(vae.normalize(z), z)
+    assert torch.equal(vae.denormalize(z), z)
+
+
+def test_normalized_latents_in_a_stream() -> None:
+    vae, x, z = inside(Wan, WAN), media("wan")[:1], latent("wan")[:1]
+    found = torch.cat([posterior.mode() for posterior in vae.stream_encode(x.split(2, 2))], 2)
+    assert difference(found, vae.encode(x).latent_dist.mode()) <= STREAMED
+    assert difference(torch.cat(list(vae.stream_decode(z.split(2, 2))), 2), vae.decode(z).sample) <= STREAMED
+
+
+def test_where_nothing_is_normalised_both_are_the_same() -> None:
+    oobleck = native("oobleck8")
+    assert torch.equal(oobleck.normalize(latent("oobleck8")), latent("oobleck8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("kl", "-"),
+        ("oobleck8", "exact"),
+        ("wan2_2", "exact"),
+        ("ltx1", "exact"),
+        ("hunyuan_video", "layer-synchronous"),
+    ],
+)
+def test_how_it_runs_along_time(name: str, told: str) -> None:
+    assert native(name).streaming == told

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vaeport.layers import Layer
 
@@ -25,11 +27,13 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def filled(module: Module, seed: int = 0) -> Module:
-    """The module in float64, all parameters drawn, none at rest: matrices keep the scale, gains are near 1."""
+    """The module in float64, all weights drawn, none at rest: matrices keep the scale, gains are near 1."""
     module.double().requires_grad_(False)
     for i, (name, value) in enumerate(sorted(module.named_parameters())):
         noise, last = normal(*value.shape, seed=1000 * seed + i), name.rpartition(".")[2]
-        if last in ("bias", "log_alpha", "log_beta"):
+        if value.dim() == 0:
+            continue  # a number that no training moves
+        if last in ("bias", "log_alpha", "log_beta", "table", "scale"):
             value.copy_(0.2 * noise)
         elif last == "weight_g":
             value.copy_(0.4 * (1 + 0.2 * noise).abs())  # without norms, more would grow from layer to layer
@@ -37,6 +41,9 @@ def filled(module: Module, seed: int = 0) -> Module:
             value.copy_((1 + 0.2 * noise).abs())
         else:
             value.copy_(noise / (value.numel() / value.shape[0]) ** 0.5)
+    for i, (name, value) in enumerate(sorted(module.named_buffers())):
+        noise = normal(*value.shape, seed=1000 * seed + 500 + i)
+        value.copy_(1 + noise.tanh() / 2 if name.endswith("std") else noise / 2)
     return module
 
 
@@ -79,7 +86,19 @@ def kept_alive(state: object) -> int:
     """Bytes of memory that a state holds."""
     if isinstance(state, Tensor):
         return state.untyped_storage().nbytes()
-    return sum(kept_alive(part) for part in state) if isinstance(state, tuple) else 0
+    return sum(map(kept_alive, state)) if isinstance(state, list | tuple) else 0
+
+
+class Largest(TorchDispatchMode):
+    """`elements` of the largest tensor that any operation within makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        made = [t.numel() for t in tree_leaves(out) if isinstance(t, Tensor)]
+        self.elements = max(self.elements, *made, 0)
+        return out
 
 
 def difference(a: Tensor, b: Tensor) -> float:

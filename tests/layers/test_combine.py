@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.layers.laws import (
+    STREAMED,
     assert_needs,
     assert_streams,
     cuttings,
@@ -39,6 +40,7 @@ from vaeport.layers import (
     WeightNormConvTranspose1d,
     attention_block,
     residual_block,
+    stream,
 )
 
 VIDEO = (1, 4, 6, 6, 4)
@@ -153,6 +155,25 @@ TREES = st.recursive(
 @settings(max_examples=150)
 def test_any_tree_streams(layer: Layer, frames: int, data: st.DataObject) -> None:
     assert_streams(layer, normal(1, 2, frames, 1, 1), TIME, data.draw(cuttings(frames) | st.just(singles(frames))))
+
+
+@given(layer=TREES, frames=st.integers(1, 8), data=st.data())
+@settings(max_examples=40)
+def test_any_tree_gives_the_rest_in_parts(layer: Layer, frames: int, data: st.DataObject) -> None:
+    x, cutting = normal(1, 2, frames, 1, 1), data.draw(cuttings(frames))
+    whole = layer(x)
+    parts = list(stream(layer, x.split(cutting.sizes, TIME), TIME))
+    assert all(part.shape[TIME] > 0 for part in parts)
+    assert difference(torch.cat(parts, TIME), whole) <= STREAMED
+
+
+def test_the_rest_comes_in_parts_no_longer_than_a_layer_holds() -> None:
+    layer, x = filled(Chain(*(wave_conv(0, 4) for _ in range(5)))), normal(1, 4, 40)
+    y, state = layer.step(x, None, False, SAMPLES)
+    parts = list(layer.flush(state, SAMPLES))
+    assert [part.shape[2] for part in parts] == [4] * 5
+    assert difference(torch.cat((y, *parts), 2), layer(x)) <= STREAMED
+    assert list(layer.flush(None, SAMPLES)) == []
 
 
 @given(layer=TREES)

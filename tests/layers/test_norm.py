@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.normalization import RMSNorm
 
-from tests.layers.laws import difference, filled, normal
-from vaeport.layers import ChannelRMSNorm, GroupNorm
+from tests.layers.laws import assert_needs, assert_streams, difference, filled, normal, singles
+from vaeport.layers import HEIGHT, TIME, ChannelLayerNorm, ChannelRMSNorm, GroupNorm, Layer, PixelNorm
 
 
 @pytest.mark.parametrize("axes", [(7,), (5, 4), (3, 5, 4)])
@@ -46,3 +47,46 @@ def test_rms_norm_divides_in_float32(dtype: torch.dtype) -> None:
     unit = F.normalize(x.float(), dim=1).to(dtype)
     assert torch.equal(y, unit * (layer.gain * 4.0).view(1, -1, 1))
     assert torch.isfinite(y).all()
+
+
+@pytest.mark.parametrize("axes", [(7,), (5, 4), (3, 5, 4)])
+@pytest.mark.parametrize("eps", [1e-8, 0.1])
+def test_pixel_norm(eps: float, axes: tuple[int, ...]) -> None:
+    x = normal(2, 6, *axes)
+    expected = x / (x.square().mean(1, keepdim=True) + eps).sqrt()
+    assert difference(PixelNorm(eps)(x), expected) < 1e-14
+
+
+def test_pixel_norm_of_zeros_is_zero() -> None:
+    assert PixelNorm()(torch.zeros(1, 4, 3, dtype=torch.float64)).abs().max() == 0
+    assert PixelNorm().eps == 1e-8
+    assert not list(PixelNorm().parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pixel_norm_is_that_of_diffusers_in_16_bits(dtype: torch.dtype) -> None:
+    """Squares of 300 overflow in half precision; the mean is float32, and is rounded once."""
+    x = (300 * normal(2, 16, 9)).to(dtype)
+    y = PixelNorm()(x)
+    assert y.dtype == dtype
+    assert torch.isfinite(y).all()
+    theirs = RMSNorm(16, eps=1e-8, elementwise_affine=False)(x.movedim(1, -1)).movedim(-1, 1)
+    # theirs rounds the quotient alone, ours the divisor too
+    assert (y.double() - theirs.double()).abs().max() <= 2 * torch.finfo(dtype).eps * theirs.abs().max()
+
+
+@pytest.mark.parametrize("axes", [(7,), (5, 4), (3, 5, 4)])
+@pytest.mark.parametrize("eps", [1e-6, 0.1])
+def test_layer_norm(eps: float, axes: tuple[int, ...]) -> None:
+    layer, x = filled(ChannelLayerNorm(6, eps)), normal(2, 6, *axes)
+    unit = (x - x.mean(1, keepdim=True)) / (x.var(1, correction=0, keepdim=True) + eps).sqrt()
+    shape = (1, 6, *(1,) * len(axes))
+    assert difference(layer(x), unit * layer.weight.view(shape) + layer.bias.view(shape)) < 1e-14
+
+
+@pytest.mark.parametrize("layer", [PixelNorm(), filled(ChannelLayerNorm(4))], ids=["pixel", "layer"])
+@pytest.mark.parametrize("axis", [TIME, HEIGHT])
+def test_norms_of_single_positions_stream(layer: Layer, axis: int) -> None:
+    x = normal(1, 4, 3, 4, 2)
+    assert_streams(layer, x, axis, singles(x.shape[axis]))
+    assert_needs(layer, x, axis)

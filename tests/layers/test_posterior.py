@@ -8,8 +8,8 @@ from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGau
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
-from tests.layers.laws import normal
-from vaeport.layers import DiagonalGaussian, SoftplusGaussian
+from tests.layers.laws import difference, normal
+from vaeport.layers import DiagonalGaussian, LatentNormalizer, NormalizedGaussian, SoftplusGaussian, StoredNormalizer
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 SHAPES = [(2, 8, 3, 5), (2, 8, 3, 4, 5)]
@@ -78,3 +78,31 @@ def test_sample_without_generator_follows_the_seed() -> None:
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert draws[0].dtype == torch.float32
+
+
+def normalizers() -> list[LatentNormalizer | StoredNormalizer]:
+    stored = StoredNormalizer(4)
+    stored.load_state_dict({"mean": torch.tensor([0.1, -0.2, 3.0, 0.0]), "std": torch.tensor([0.5, 2.0, 1.25, 1.0])})
+    return [LatentNormalizer((0.1, -0.2, 3.0, 0.0), (2.0, 0.5, 0.8, 1.0)), stored.double()]
+
+
+@pytest.mark.parametrize("normalizer", normalizers(), ids=["constants", "stored"])
+@pytest.mark.parametrize("kind", [DiagonalGaussian, SoftplusGaussian])
+def test_normalized_gaussian(kind: type[DiagonalGaussian], normalizer: LatentNormalizer | StoredNormalizer) -> None:
+    """As if every latent that it gives were normalised afterwards."""
+    values = moments(SHAPES[1], torch.float64)
+    inner = kind(values)
+    found = NormalizedGaussian(inner, normalizer)
+    scale = torch.tensor([2.0, 0.5, 0.8, 1.0], dtype=torch.float64).view(4, 1, 1, 1)
+    assert found.parameters is values
+    assert torch.equal(found.mean, normalizer.normalize(inner.mean))
+    assert torch.equal(found.mode(), found.mean)
+    assert difference(found.std, inner.std * scale) < 1e-6
+    assert torch.allclose(found.var, found.std**2, rtol=1e-12)
+    assert torch.allclose(found.logvar, 2 * found.std.log(), rtol=1e-12)
+    assert torch.equal(found.kl(), inner.kl()), "to the prior that the VAE was trained with"
+    noise = [torch.Generator().manual_seed(3) for _ in range(3)]
+    sample = found.sample(noise[0])
+    assert torch.equal(sample, normalizer.normalize(inner.sample(noise[1])))
+    drawn = torch.randn(found.mean.shape, generator=noise[2], dtype=torch.float64)
+    assert torch.allclose(sample, found.mean + found.std * drawn, rtol=1e-9)

@@ -13,6 +13,11 @@ from vaeport.layers import HEIGHT, TIME, WIDTH, ChannelsToTime, Layer, NearestUp
 
 CASES: list[tuple[Layer, tuple[int, ...], int]] = [
     *((NearestUpsample(factor), (1, 2, 4, 5), axis) for factor in (2, 3) for axis in (HEIGHT, WIDTH)),
+    *(
+        (NearestUpsample(factors), (1, 2, 3, 4, 2), axis)
+        for factors in ((1, 2, 2), (2, 2, 2), (2, 1, 1), (2, 3, 1))
+        for axis in (TIME, HEIGHT, WIDTH)
+    ),
     *((RepeatFrames(factor), (1, 2, 4, 3, 2), axis) for factor in (2, 3) for axis in (TIME, HEIGHT, WIDTH)),
     *((ChannelsToTime(factor), (1, 12, 4, 3, 2), axis) for factor in (2, 4) for axis in (TIME, HEIGHT, WIDTH)),
 ]
@@ -34,6 +39,21 @@ def test_needs(layer: Layer, shape: tuple[int, ...], axis: int) -> None:
 def test_nearest_repeats() -> None:
     x = normal(2, 3, 4, 5)
     assert torch.equal(NearestUpsample(2)(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("factors", [(1, 2, 2), (2, 2, 2), (2, 1, 1), (2, 3, 1)])
+def test_each_axis_has_its_factor(factors: tuple[int, int, int]) -> None:
+    x, y = normal(2, 3, 4, 2, 3), NearestUpsample(factors)
+    expected = x
+    for axis, factor in zip((TIME, HEIGHT, WIDTH), factors, strict=True):
+        expected = expected.repeat_interleave(factor, axis)
+    assert torch.equal(y(x), expected)
+
+
+def test_one_factor_is_that_of_height_and_width() -> None:
+    layer = NearestUpsample(3)
+    assert [layer.length(2, axis) for axis in (TIME, HEIGHT, WIDTH)] == [2, 6, 6]
+    assert layer.needs((3, 4), TIME) == (3, 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -254,6 +254,51 @@ def test_further_arguments() -> None:
     near(caller.decode(X), 5 * X)
 
 
+class Timed(Pair):
+    """Is told a timestep by `temb`, one per sample."""
+
+    def decode(self, z: Tensor, temb: Tensor | None = None) -> Any:  # type: ignore[override]
+        assert temb is not None
+        assert (temb.dtype, temb.shape) == (z.dtype, (len(z),))
+        return z * temb.view(-1, 1, 1)
+
+
+def test_a_number_for_every_sample() -> None:
+    caller = call(Timed(), Convention(decode_arguments={"temb": {"per_sample": 0.25}}))
+    for z in (X, X[:1].double()):
+        near(caller.decode(z), 0.25 * z)
+
+
+def test_attributes_are_set_once_it_is_built() -> None:
+    module = Asking()
+    module.scale = 1.0  # type: ignore[assignment]
+    call(module, Convention(attributes={"scale": 3.0, "training": True}))
+    assert module.scale == 3.0
+
+
+def test_an_attribute_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ProofError, match="the reference has no such attribute") as refused:
+        call(Pair(), Convention(attributes={"use_framewise_decoding": False}))
+    assert (refused.value.where, refused.value.found) == ("Pair", "use_framewise_decoding")
+
+
+def test_normalisation_by_statistics_in_the_checkpoint() -> None:
+    """Buffers of the class itself; those of a layer within it are not meant."""
+    module = Pair()
+    module.config = SimpleNamespace(scaling_factor=2.0)
+    module.moments.register_buffer("latents_mean", torch.full((3,), 100.0))
+    plain = call(module).normalize(X)
+    assert plain is not None
+    near(plain, X * 2.0)
+    module.register_buffer("latents_mean", torch.tensor([1.0, 2.0, 3.0]))
+    module.register_buffer("latents_std", torch.tensor([2.0, 4.0, 5.0]))
+    mean, std = (getattr(module, f"latents_{name}").view(3, 1) for name in ("mean", "std"))
+    found = call(module).normalize(X.double())
+    assert found is not None
+    assert found.dtype == torch.float64
+    near(found, (X.double() - mean) / std * 2.0)
+
+
 def test_decode_that_gives_no_tensor() -> None:
     class Odd(Pair):
         def decode(self, z: Tensor) -> Any:

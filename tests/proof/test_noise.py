@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from vaeport.proof.noise import Noise, without_noise
+from vaeport.proof.noise import Noise, drawn_noise, without_noise
 
 MEAN, STD = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[0.5, 1.0], [1.5, 2.0]])
 
@@ -58,6 +58,50 @@ def test_a_tensor_as_value() -> None:
         assert torch.equal(torch.randn(2, 2), MEAN)
         assert torch.equal(torch.normal(MEAN, STD), MEAN + STD * MEAN)
     assert noise.drawn == 2
+
+
+def test_a_function_as_value() -> None:
+    """It is told how many were drawn before, and the shape."""
+    asked: list[tuple[int, tuple[int, ...]]] = []
+
+    def value(n: int, shape: tuple[int, ...]) -> Tensor:
+        asked.append((n, shape))
+        return torch.full(shape, float(n))
+
+    with Noise(value) as noise:
+        found = [torch.randn(2, 3), torch.randn_like(MEAN), torch.normal(MEAN, STD), torch.empty(4).normal_(1.0, 2.0)]
+    assert asked == [(0, (2, 3)), (1, (2, 2)), (2, (2, 2)), (3, (4,))]
+    expected = [torch.zeros(2, 3), torch.ones(2, 2), MEAN + 2 * STD, torch.full((4,), 7.0)]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert noise.drawn == 4
+
+
+def draws(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    with drawn_noise():
+        return [torch.randn(shape, dtype=dtype) for shape in shapes]
+
+
+def test_drawn_noise_depends_on_order_and_shape_alone() -> None:
+    first = draws((3, 4), (3, 4), (5,))
+    torch.manual_seed(7)
+    assert all(torch.equal(a, b) for a, b in zip(first, draws((3, 4), (3, 4), (5,)), strict=True))
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(first[2], draws((1,), (1,), (5,))[2])
+    assert not torch.equal(first[2], draws((5,))[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_drawn_noise_is_the_same_in_every_type(dtype: torch.dtype) -> None:
+    """So that a run in a short type and its truth differ by the run's own rounding alone."""
+    (whole,), (short,) = draws((50, 40)), draws((50, 40), dtype=dtype)
+    assert short.dtype == dtype
+    assert torch.equal(short.double(), whole)
+
+
+def test_drawn_noise_is_standard_normal() -> None:
+    (noise,) = draws((100, 100))
+    assert abs(float(noise.mean())) < 0.03
+    assert abs(float(noise.std()) - 1) < 0.03
 
 
 def test_other_randomness_stays() -> None:

@@ -41,6 +41,22 @@ def test_right_ports_pass_all_gates(name: str) -> None:
     assert verdict.to_json()["passed"] is True
 
 
+@pytest.mark.parametrize("name", ["wan2_2", "ltx", "ltx1", "ltx5", "ltx2", "ltx23", "hunyuan_video"])
+def test_right_ports_pass_gate_s(name: str) -> None:
+    """With its timestep and the same noise on both sides; whatever a decoder draws, gate S sees every element."""
+    verdict = proof(name).run()
+    assert verdict, "\n".join(verdict.lines())
+    assert {row.gate for row in verdict.rows} == {"S"}
+    assert verdict.evidence["elements_compared"] > 1000
+
+
+@pytest.mark.parametrize("name", ["wan2_2", "ltx1", "ltx2", "hunyuan_video"])
+def test_right_ports_pass_gates_p_and_d(name: str) -> None:
+    verdict = proof(name, dtypes=("bfloat16",), repeats=2).run()
+    assert verdict, "\n".join(verdict.lines())
+    assert {row.gate for row in verdict.rows} == {"S", "P bfloat16", "D bfloat16"}
+
+
 def test_the_reference_runs_in_another_environment(captured: RemoteSide) -> None:
     assert proof("autoencoder_kl", reference=captured).run()
     assert (captured.folder / "out.json").exists()  # type: ignore[operator]

@@ -17,7 +17,7 @@ from typing import Any
 
 from vaeport.configs import LatentContract, VAEArchConfig, VideoVAEConfig, WeightShapes
 from vaeport.layers import FrameCausalAttention, Layer, SelfAttention
-from vaeport.models.hunyuan_video import Words, contract, read_shapes, require_sizes
+from vaeport.models.hunyuan_tables import Words, contract, read_shapes, require_sizes
 from vaeport.vae import VAE
 
 
@@ -83,17 +83,17 @@ class GameCraft(VAE):
 
     @staticmethod
     def encoder_of(arch: GameCraftArchConfig) -> Layer:
-        """See `hunyuan_video.Words.encoder`."""
+        """See `hunyuan_tables.Words.encoder`."""
         return arch.words.encoder(arch)
 
     @staticmethod
     def decoder_of(arch: GameCraftArchConfig) -> Layer:
-        """See `hunyuan_video.Words.decoder`."""
+        """See `hunyuan_tables.Words.decoder`."""
         return arch.words.decoder(arch)
 
     @staticmethod
     def contract_of(arch: GameCraftArchConfig) -> LatentContract:
-        """See `hunyuan_video.contract`."""
+        """See `hunyuan_tables.contract`."""
         return contract(arch, causal=not arch.disable_causal_conv)
 
 
