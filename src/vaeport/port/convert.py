@@ -17,6 +17,7 @@ from vaeport.configs import VAEArchConfig
 from vaeport.errors import ConfigError, KeyMismatchError
 from vaeport.mapping import Drop, Layout, Plan, plan
 from vaeport.mapping.induce import source_of
+from vaeport.port.flows import UNREAD
 from vaeport.registry import ModelRegistry, Registration
 from vaeport.runtime.load import load
 from vaeport.runtime.reading import native_shapes
@@ -162,4 +163,4 @@ def checkpoint_tensors(opened: Checkpoint, mapped: Plan) -> dict[str, Tensor]:
 
 def _unread(mapped: Plan) -> list[str]:
     """Keys that the official module has and never reads."""
-    return [key for key, reason in mapped.dropped.items() if reason.startswith("read by neither")]
+    return [key for key, reason in mapped.dropped.items() if reason == UNREAD]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vaeport.configs import VAEArchConfig
@@ -18,7 +15,7 @@ from vaeport.mapping import Drop, Layout, Plan, plan
 from vaeport.mapping.derive import Graph, Match, Node, choices, match, origins, settled
 from vaeport.mapping.flow import Flow
 from vaeport.mapping.induce import induce, pairs_of
-from vaeport.port.flows import draw_by_flow, drawn_for, native_values
+from vaeport.port.flows import UNREAD, draw_by_flow, drawn_file, drawn_for, native_values
 from vaeport.proof.cases import cases_of
 from vaeport.proof.prove import Proof
 from vaeport.proof.remote import RemoteSide
@@ -27,8 +24,6 @@ from vaeport.proof.verdict import Verdict
 from vaeport.registry import Registration
 from vaeport.runtime.load import load_as
 from vaeport.vae import VAE
-
-UNREAD = "read by neither encode nor decode"
 
 
 @dataclass
@@ -221,12 +216,10 @@ def twin(
     mapped = derived.plan
     drawn = drawn_for(flow, mapped, 0, clamped=contract.clamp is not None)
     one = with_layout(registration, derived.layout)
-    with tempfile.TemporaryDirectory(prefix="vaeport-") as folder:
-        weights = Path(folder) / "drawn.safetensors"
-        save_file({key: tensor.contiguous() for key, tensor in drawn.items()}, weights)
-        native = NativeSide(
-            f"{registration.name}", lambda: model(arch), lambda path: load_as(one, arch, path), normalized=normalized
-        )
+    native = NativeSide(
+        f"{registration.name}", lambda: model(arch), lambda path: load_as(one, arch, path), normalized=normalized
+    )
+    with drawn_file(drawn) as weights:
         cases = cases_of(contract)[:1]
         return Proof(side, native, (derived.layout,), weights=weights, dtypes=(), cases=cases).run()
 

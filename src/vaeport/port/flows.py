@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vaeport.configs import LatentContract
@@ -21,6 +23,8 @@ from vaeport.proof.draw import draw_input, draw_media
 from vaeport.proof.seeded import OUTPUT_GAIN, QUERY_GAIN, gains
 from vaeport.proof.sides import ReferenceSide
 from vaeport.vae import VAE
+
+UNREAD = "read by neither encode nor decode"
 
 Shape = tuple[int, ...]
 
@@ -161,6 +165,15 @@ def _drawn(key: str, shape: Shape, kind: str, seed: int) -> Tensor:
     if kind in ("linear", "transposed"):
         return normal * math.sqrt(shape[0] / math.prod(shape)) if len(shape) > 1 else normal
     return 1 + 0.2 * normal if kind == "scale" else 0.2 * normal
+
+
+@contextlib.contextmanager
+def drawn_file(drawn: Mapping[str, Tensor]) -> Iterator[Path]:
+    """A weight file of drawn weights, as long as it is needed."""
+    with tempfile.TemporaryDirectory(prefix="vaeport-") as folder:
+        file = Path(folder) / "drawn.safetensors"
+        save_file({key: tensor.contiguous() for key, tensor in drawn.items()}, file)
+        yield file
 
 
 def load_drawn(module: nn.Module, drawn: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 
 from vaeport.checkpoint.strict_json import parse_json_object
 from vaeport.configs import VAEArchConfig
@@ -24,7 +22,7 @@ from vaeport.mapping.flow import Flow
 from vaeport.port.convert import checkpoint_tensors, official_weights
 from vaeport.port.derivation import with_layout
 from vaeport.port.elsewhere import native_at
-from vaeport.port.flows import drawn_for
+from vaeport.port.flows import drawn_file, drawn_for
 from vaeport.proof.calling import Convention
 from vaeport.proof.cases import cases_of
 from vaeport.proof.prove import Proof
@@ -185,9 +183,7 @@ class Parity:
         shapes = weight_shapes(vae)
         layout = next(one for one in registration.layouts if plan(one, shapes, flow.shapes).fits)
         drawn = drawn_for(flow, plan(layout, shapes, flow.shapes), 1, clamped=vae.contract.clamp is not None)
-        with tempfile.TemporaryDirectory(prefix="vaeport-") as folder:
-            weights = Path(folder) / "drawn.safetensors"
-            save_file({key: tensor.contiguous() for key, tensor in drawn.items()}, weights)
+        with drawn_file(drawn) as weights:
             return Proof(side, native, (layout,), weights=weights, dtypes=dtypes, cases=cases).run()
 
 

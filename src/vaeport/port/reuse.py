@@ -19,7 +19,7 @@ from vaeport.configs import LatentContract, VAEArchConfig
 from vaeport.errors import ConfigError
 from vaeport.mapping.derive import Graph, Match, Node, origins, settled
 from vaeport.mapping.flow import Flow
-from vaeport.port.flows import native_flow, shapes_of
+from vaeport.port.flows import UNREAD, native_flow, shapes_of
 from vaeport.port.search import Shape, adapted, search, shapes, similarity
 from vaeport.registry import ModelRegistry, Registration
 
@@ -335,5 +335,5 @@ def _graph_differences(match: Match, theirs: Flow) -> list[str]:
         f"{len(match.foreign)} official and {len(match.native)} native weights have no partner in the whole graph"
     )
     if unused := theirs.unused():
-        rows.append(f"{len(unused)} official weights are read by neither encode nor decode: {', '.join(unused[:6])}")
+        rows.append(f"{len(unused)} official weights are {UNREAD}: {', '.join(unused[:6])}")
     return rows

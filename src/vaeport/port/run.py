@@ -95,6 +95,7 @@ class Port(Steps):
     def _new(self) -> PortState:
         request = self.request
         name = request.reference.rpartition(":")[2]
+        place = str(request.file.relative_to(official_root(request.file)))
         weights = request.weights or unknown("no --weights was given")
         return new_state(
             model_family=request.family,
@@ -109,14 +110,14 @@ class Port(Steps):
             },
             definition_files=[
                 {
-                    "path": str(request.file.relative_to(official_root(request.file))),
+                    "path": place,
                     "symbols": [name],
                     "notes": "defines the layer graph and owns the weights",
                 }
             ],
             instantiation_files=[
                 {
-                    "path": str(request.file.relative_to(official_root(request.file))),
+                    "path": place,
                     "symbols": [name],
                     "args": json.loads(json.dumps(dict(request.arguments), default=str)),
                 }

@@ -8,13 +8,11 @@ import inspect
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vaeport.configs import VAEArchConfig
@@ -25,6 +23,7 @@ from vaeport.mapping.induce import source_of
 from vaeport.port import scaffold
 from vaeport.port.derivation import Derived, derive_map, layouts_of
 from vaeport.port.elsewhere import native_at
+from vaeport.port.flows import drawn_file
 from vaeport.port.parity import read_layout
 from vaeport.port.request import Request
 from vaeport.port.reuse import ReuseProof, reuse_proof
@@ -128,9 +127,7 @@ class Work:
         media, latent = (tuple(map(int, contract[name])) for name in ("media", "latent"))  # type: ignore[arg-type]
 
         def measure(drawn: Mapping[str, Tensor]) -> Flow:
-            with tempfile.TemporaryDirectory(prefix="vaeport-") as folder:
-                file = Path(folder) / "drawn.safetensors"
-                save_file({key: tensor.contiguous() for key, tensor in drawn.items()}, file)
+            with drawn_file(drawn) as file:
                 asked = {"media": media, "latent": latent, "weights": str(file)}
                 return Flow.from_json(self._official_side.ask("port.flows:foreign_values", **asked))
 
