@@ -13,7 +13,7 @@ from tests.port.states import FIELDS, HATCH, HOME, NOW, RETRY, dumped, finished,
 from vaeport.errors import ConfigError
 from vaeport.port.contracts.fields import is_unknown, search_of, unknown
 from vaeport.port.contracts.record import findings_in
-from vaeport.port.contracts.text import is_high_entropy, secrets, shown, tidy
+from vaeport.port.contracts.text import is_high_entropy, problems, secrets, shown, tidy
 from vaeport.port.state import PortState, new_state
 
 LAX = {"production_loader_strictness": "non_strict_with_allowed_keys"}
@@ -151,6 +151,9 @@ def test_paths_of_the_user_are_kept_and_not_shown() -> None:
     assert shown("NewVid/NewVid-1B") == "NewVid/NewVid-1B"
     assert tidy(f"\x1b[31mFile {HOME}/x.py\x1b[0m\r\nend") == "File ~/x.py\nend"
     assert len(tidy("x" * 50_000, 100)) == 100
+    nested = tidy(f"cannot write {'/wo' + 'rk'}{'/tm' + 'p'}/x.py")
+    assert nested == "cannot write ~/tm" + "p/x.py"
+    assert list(problems({"note": nested})) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from vaeport.media import (
     to_model,
     write_image,
 )
-from vaeport.runtime.files import compare_files, decode_file, encode_file
+from vaeport.runtime.files import compare_files, decode_file, decoded_pieces, encode_file
 from vaeport.vae import VAE
 
 
@@ -99,6 +101,26 @@ def test_a_picture_is_a_clip_of_one_frame(wan: VAE, tmp_path: Path) -> None:
     assert encode_file(wan, tmp_path / "in.png", tmp_path / "z.safetensors").shape == (1, 4, 1, 2, 3)
     decode_file(wan, tmp_path / "z.safetensors", tmp_path / "out.png")
     assert read_image(tmp_path / "out.png").shape == (16, 24, 3)
+
+
+def test_both_conventions_of_latents_write_and_read_the_same_files(wan: VAE, tmp_path: Path) -> None:
+    """A VAE that gives normalised latents says so in the file, and one that takes raw ones reads it, and the reverse."""
+    inside = copy(wan)
+    inside.config = replace(wan.config, latents="normalized")
+    write_clip(tmp_path / "in.mp4", 5, 16, 16)
+    files = {}
+    for name, vae in (("raw", wan), ("inside", inside)):
+        encode_file(vae, tmp_path / "in.mp4", tmp_path / f"{name}.safetensors")
+        files[name] = read_latents(tmp_path / f"{name}.safetensors")
+    assert [header.normalized for _, header in files.values()] == [False, True]
+    assert torch.allclose(wan.normalize(files["raw"][0]), files["inside"][0])
+    assert not torch.allclose(files["raw"][0], files["inside"][0])
+    z = files["raw"][0]
+    expected = wan.decode(z).sample
+    for vae in (wan, inside):
+        for latents, header in files.values():
+            found = torch.cat(list(decoded_pieces(vae, latents, header, None)), 2)
+            assert torch.allclose(found, expected[..., :16, :16], atol=1e-5)
 
 
 @pytest.mark.parametrize("samples", [1, 8, 4111])

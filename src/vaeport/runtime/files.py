@@ -64,12 +64,14 @@ def encode_file(
         latents = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
         if not latents.isfinite().all():
             raise MediaError("the latents are not finite", where=source, fix="try float32, and check the checkpoint")
+        # some are so already
+        normalized = normalize or vae.config.latents == "normalized"
         header = LatentHeader(
             model=ModelRegistry.find_class(type(vae)).name,
             class_name=type(vae).__name__,
             contract=vae.contract.to_json(),
             posterior="mode" if generator is None else "sample",
-            normalized=normalize,
+            normalized=normalized,
             source=media.source(),
             dtype=str(vae.dtype).removeprefix("torch."),
             weights_hash=vae.weights_hash("encoder"),
@@ -148,7 +150,9 @@ def compare_files(
 def decoded_pieces(vae: VAE, latents: Tensor, header: LatentHeader, progress: Progress | None) -> Iterator[Tensor]:
     """Media [1, C, ...] in pieces, cut to the size and length that was encoded."""
     z = latents.to(vae.device, vae.dtype)
-    z = vae.denormalize(z) if header.normalized else z
+    takes_normalized = vae.config.latents == "normalized"
+    if header.normalized != takes_normalized:
+        z = vae.normalizer.normalize(z) if takes_normalized else vae.normalizer.denormalize(z)
     origin = header.source
     if vae.contract.modality == "image":
         image = vae.decode(z).sample[..., : origin["height"], : origin["width"]]

@@ -23,7 +23,7 @@ _SECRET_NAME = r"(?:token|secret|password|passwd|pwd|api[_-]?key|access[_-]?key|
 _SECRET_KEY = re.compile(rf"(?:^|[\W_]){_SECRET_NAME}$", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![^\W_]){_SECRET_NAME}[\"']?\s*[:=]\s*[\"']?([\w+/=.~$-]{{12,}})", re.IGNORECASE)
 _MACHINE = re.compile(
-    r"(?<![\w./)}>-])/(?:home/[^/\s\"']+|Users/[^/\s\"']+|root|tmp|work|var/(?:tmp|folders)|private/(?:tmp|var))(?![\w.-])"
+    r"(?<![\w./)}>~-])/(?:home/[^/\s\"']+|Users/[^/\s\"']+|root|tmp|work|var/(?:tmp|folders)|private/(?:tmp|var))(?![\w.-])"
     r"|~?[/\\]\.cache(?=[/\\])|\b[A-Za-z]:\\Users\\[^\\\s\"']+"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028\u2029]")
