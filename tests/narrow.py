@@ -32,6 +32,7 @@ from vaeport.proof.calling import Convention
 from vaeport.proof.draw import draw_state
 from vaeport.proof.noise import drawn_noise
 from vaeport.proof.prove import Proof
+from vaeport.proof.setup import timestep_argument
 from vaeport.proof.sides import NativeSide, ReferenceSide, Side
 from vaeport.registry import ModelRegistry
 from vaeport.runtime.load import load
@@ -276,8 +277,8 @@ def proof(name: str, fault: Fault | None = None, *, reference: Side | None = Non
     """A proof of a narrow model against Diffusers; gate S alone unless dtypes are named."""
     model, arch = narrow(name)
     published = arch.to_published()
-    timestep = model.contract_of(arch).decode_timestep
-    told = Convention(decode_arguments={} if timestep is None else {"temb": {"per_sample": timestep}})
-    side = reference or ReferenceSide(f"diffusers:{published['_class_name']}", published, convention=told)
+    path, timestep = f"diffusers:{published['_class_name']}", model.contract_of(arch).decode_timestep
+    told = Convention(decode_arguments=timestep_argument(path, timestep))
+    side = reference or ReferenceSide(path, published, convention=told)
     layouts = ModelRegistry.find_class(model).layouts
     return Proof(side, native_side(name, fault), layouts, **{"dtypes": (), **options})

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.layers.laws import assert_needs, assert_streams, cuttings, difference, filled, kept_alive, normal, singles
-from vaeport.layers import HEIGHT, TIME, WIDTH, Chain, Conv, Layer, Pad
+from vaeport.errors import InputError
+from vaeport.layers import HEIGHT, TIME, WIDTH, Chain, Conv, Layer, Pad, stream
 
 AXES = [TIME, HEIGHT, WIDTH]
 MODES: list[Any] = ["constant", "replicate", "reflect"]
@@ -125,6 +126,16 @@ def test_padding_of_nothing_is_nothing(mode: Any) -> None:
     assert layer.length(0, TIME) == 0
     assert layer.step(None, None, False, TIME) == (None, None)
     assert layer.step(None, None, True, TIME) == (None, None)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_too_short_for_a_mirror(axis: int) -> None:
+    layer, x = Pad("reflect", along(axis, 1, 2)), normal(1, 2, 3, 3, 3)
+    assert layer(x).shape[axis] == 6
+    for run in (lambda y: layer(y), lambda y: list(stream(layer, [y], axis))):
+        with pytest.raises(InputError, match="too short to be mirrored at its edges") as refused:
+            run(x.narrow(axis, 0, 2))
+        assert (refused.value.expected, refused.value.found) == ("more than 2", 2)
 
 
 def test_an_axis_that_it_does_not_know_keeps_its_length() -> None:

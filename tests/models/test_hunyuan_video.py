@@ -14,7 +14,8 @@ from tests.narrow import GAMECRAFT, HUNYUAN, both, latent, media, native, on_met
 from vaeport.errors import ConfigError
 from vaeport.layers import HEIGHT, TIME, FrameCausalAttention, GroupNorm, SelfAttention
 from vaeport.models.gamecraft import GameCraft
-from vaeport.models.hunyuan_video import EntryClass, HunyuanVideo, HunyuanVideoArchConfig, from_official, ways
+from vaeport.models.hunyuan_tables import ways
+from vaeport.models.hunyuan_video import EntryClass, HunyuanVideo, HunyuanVideoArchConfig, from_official
 from vaeport.registry import ModelRegistry
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.1}

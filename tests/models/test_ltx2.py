@@ -54,6 +54,15 @@ def test_the_first_versions_decoder_mirrors_its_edges() -> None:
     assert {m.mode for m in zeros.modules() if isinstance(m, Pad)} == {"replicate"}
 
 
+def test_one_latent_has_no_mirror_image() -> None:
+    """It can be encoded, and 2.3 decodes it."""
+    z = native("ltx2").encode(media("ltx2", (1, 3, 1, 32, 64))).latent_dist.mode()
+    with pytest.raises(InputError, match="too short to be mirrored at its edges") as refused:
+        native("ltx2").decode(z)
+    assert "at least 2" in str(refused.value.fix)
+    assert native("ltx23").decode(z).sample.shape == (1, 3, 1, 32, 64)
+
+
 def test_there_is_no_timestep_and_no_noise() -> None:
     vae = native("ltx2")
     assert not any(isinstance(m, Modulation | SpatialNoise) for m in vae.modules())

@@ -276,6 +276,16 @@ def test_attributes_are_set_once_it_is_built() -> None:
     assert module.scale == 3.0
 
 
+def test_a_convention_as_it_is_given_on_the_command_line() -> None:
+    given = {"encode": {"a": 1}, "decode": {"temb": {"per_sample": 0.05}}, "attributes": {"use_tiling": False}}
+    found = Convention.of_calls(given)
+    assert (found.encode_arguments, found.decode_arguments, found.attributes) == tuple(given.values())
+    assert Convention.of_calls({}) == Convention()
+    with pytest.raises(ProofError, match="call arguments of what") as refused:
+        Convention.of_calls({"decoder": {}, "encode": {}})
+    assert (refused.value.expected, refused.value.found) == ("encode, decode, attributes", "decoder")
+
+
 def test_an_attribute_that_is_not_there_is_refused() -> None:
     with pytest.raises(ProofError, match="the reference has no such attribute") as refused:
         call(Pair(), Convention(attributes={"use_framewise_decoding": False}))

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.narrow import ARCHS, KL4, proof
-from vaeport.layers import ChannelRMSNorm, Conv, GroupNorm, LatentNormalizer
+from tests.narrow import ARCHS, KL4, narrow, proof
+from vaeport.layers import ChannelRMSNorm, Conv, GroupNorm, LatentNormalizer, Pad, SpatialNoise
 from vaeport.models.autoencoder_kl import AutoencoderKL
 from vaeport.proof.cases import Case, cases_of
 from vaeport.proof.remote import RemoteSide
@@ -41,20 +41,65 @@ def test_right_ports_pass_all_gates(name: str) -> None:
     assert verdict.to_json()["passed"] is True
 
 
-@pytest.mark.parametrize("name", ["wan2_2", "ltx", "ltx1", "ltx5", "ltx2", "ltx23", "hunyuan_video"])
-def test_right_ports_pass_gate_s(name: str) -> None:
-    """With its timestep and the same noise on both sides; whatever a decoder draws, gate S sees every element."""
-    verdict = proof(name).run()
+def two_cases(name: str) -> tuple[Case, ...]:
+    """The batch of nine frames or more, and, of lengths that break the rules where one may, the shortest."""
+    model, arch = narrow(name)
+    batch, _, odd = cases_of(model.contract_of(arch))
+    return batch, odd
+
+
+@pytest.mark.parametrize("name", ["wan2_2", "ltx1", "ltx5", "ltx2", "hunyuan_video"])
+def test_right_ports_of_videos_pass_all_gates(name: str) -> None:
+    """Decoders that know a timestep are told it, and noise that they add is the same on both sides."""
+    verdict = proof(name, dtypes=("bfloat16",), repeats=1, cases=two_cases(name)).run()
     assert verdict, "\n".join(verdict.lines())
-    assert {row.gate for row in verdict.rows} == {"S"}
+    assert {row.gate for row in verdict.rows} == {"S", "P bfloat16", "D bfloat16"}
     assert verdict.evidence["elements_compared"] > 1000
 
 
-@pytest.mark.parametrize("name", ["wan2_2", "ltx1", "ltx2", "hunyuan_video"])
-def test_right_ports_pass_gates_p_and_d(name: str) -> None:
-    verdict = proof(name, dtypes=("bfloat16",), repeats=2).run()
+@pytest.mark.parametrize("name", ["ltx", "ltx23"])
+def test_their_other_versions_pass_gate_s(name: str) -> None:
+    verdict = proof(name, cases=two_cases(name)).run()
     assert verdict, "\n".join(verdict.lines())
-    assert {row.gate for row in verdict.rows} == {"S", "P bfloat16", "D bfloat16"}
+    assert {row.gate for row in verdict.rows} == {"S"}
+
+
+def other_past(vae: VAE) -> None:
+    pad = vae.get_submodule("encoder.levels.1.shortcut.past")
+    assert isinstance(pad, Pad)
+    pad.mode = "replicate"
+
+
+def swapped_modulations(vae: VAE) -> None:
+    block = vae.get_submodule("decoder.levels.1.blocks.0.main")
+    block.modulate1, block.modulate2 = block.modulate2, block.modulate1
+
+
+def no_noise(vae: VAE) -> None:
+    noise = vae.get_submodule("decoder.levels.2.blocks.0.main.noise2")
+    assert isinstance(noise, SpatialNoise)
+    noise.scale.zero_()
+
+
+def other_edges(vae: VAE) -> None:
+    for module in vae.get_submodule("encoder.conv_in").modules():
+        if isinstance(module, Pad):
+            module.mode = "constant"
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("wan2_2", other_past),
+        ("ltx1", swapped_modulations),
+        ("ltx1", no_noise),
+        ("hunyuan_video", other_edges),
+    ],
+)
+def test_faults_of_videos_fail_gate_s(name: str, fault: Any) -> None:
+    verdict = proof(name, fault, cases=two_cases(name)[1:]).run()
+    assert verdict.failed_gates() == {"S"}
+    assert names(verdict) == {"same function"}
 
 
 def test_the_reference_runs_in_another_environment(captured: RemoteSide) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.narrow import HUNYUAN, LTX2, LTX5, WAN, WAN22
+from tests.narrow import HUNYUAN, LTX2, LTX5, WAN, WAN22, reference
 from vaeport.errors import ConfigError, ProofError
 from vaeport.models.gamecraft import GameCraft
 from vaeport.models.hunyuan_video import HunyuanVideo
 from vaeport.models.ltx_video import LTXVideo
 from vaeport.models.wan2_2 import Wan22
-from vaeport.proof.setup import _arch, _timestep, prove
+from vaeport.proof.setup import _arch, _switches, prove, timestep_argument
 
 
 class Told:
@@ -33,7 +33,25 @@ class Told:
     ],
 )
 def test_a_reference_that_knows_a_timestep_is_told_it(reference: str, value: float | None, expected: object) -> None:
-    assert _timestep(reference, value) == expected
+    assert timestep_argument(reference, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("tiling", "expected"),
+    [
+        (None, (False, False, False)),
+        ("diffusers", (True, True, True)),
+        ("diffusers-spatial", (True, False, False)),
+        ("diffusers-framewise", (False, True, True)),
+    ],
+)
+def test_switches_of_tiling_are_set_as_meant(tiling: str | None, expected: tuple[bool, ...]) -> None:
+    """Framewise tiling is on by default in Diffusers' HunyuanVideo."""
+    theirs = reference(HUNYUAN)
+    assert theirs.use_framewise_decoding is True
+    names = ("use_tiling", "use_framewise_encoding", "use_framewise_decoding")
+    assert _switches(theirs, tiling) == dict(zip(names, expected, strict=True))
+    assert _switches(object(), tiling) == {}
 
 
 def write(folder: Path, published: dict[str, Any]) -> Path:
@@ -52,7 +70,7 @@ def test_a_config_file(model: Any, arch: Any, tmp_path: Path) -> None:
     [
         (Wan22, WAN, "no is_residual: this is Wan 2.1's VAE (z16)"),
         (LTXVideo, LTX2, "AutoencoderKLLTX2Video"),
-        (GameCraft, HUNYUAN, "AutoencoderKLHunyuanVideo"),
+        (GameCraft, HUNYUAN, "no mid_block_causal_attn: this is HunyuanVideo's VAE"),
     ],
 )
 def test_a_config_of_another_model(model: Any, arch: Any, found: str, tmp_path: Path) -> None:

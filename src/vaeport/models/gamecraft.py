@@ -11,32 +11,23 @@ Source: Tencent-Hunyuan/Hunyuan-GameCraft-1.0 hymm_sp/vae.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vaeport.configs import LatentContract, VAEArchConfig, VideoVAEConfig, WeightShapes
+from vaeport.configs import LatentContract, VideoVAEConfig
 from vaeport.layers import FrameCausalAttention, Layer, SelfAttention
-from vaeport.models.hunyuan_tables import Words, contract, read_shapes, require_sizes
+from vaeport.models.hunyuan_tables import HunyuanArchConfig, Words, contract
 from vaeport.vae import VAE
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameCraftArchConfig(VAEArchConfig):
+class GameCraftArchConfig(HunyuanArchConfig):
     """As HunyuanVideo's; mid_block_causal_attn: a position attends to its own frame and those before it alone."""
 
     class_names = ("AutoencoderKLCausal3D",)
     renames = {"time_compression_ratio": "temporal_compression_ratio"}  # noqa: RUF012
 
-    in_channels: int = 3
-    out_channels: int = 3
-    latent_channels: int = 16
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    norm_num_groups: int = 32
-    scaling_factor: float = 0.476986
-    spatial_compression_ratio: int = 8
-    temporal_compression_ratio: int = 4
     mid_block_causal_attn: bool = False
     disable_causal_conv: bool = False
 
@@ -46,15 +37,6 @@ class GameCraftArchConfig(VAEArchConfig):
         if {"mid_block_causal_attn", "disable_causal_conv"} & published.keys():
             return None
         return "no mid_block_causal_attn: this is HunyuanVideo's VAE"
-
-    @classmethod
-    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
-        """All but the number of groups, the scale of latents the compression and the options."""
-        return read_shapes(cls, weights)
-
-    def __post_init__(self) -> None:
-        """ConfigError for fields that contradict each other, and for a compression with levels of another kind."""
-        require_sizes(self)
 
     def constants(self) -> dict[str, Any]:
         """SiLU; attention in the middle; all blocks of one kind."""

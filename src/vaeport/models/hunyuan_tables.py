@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import gcd
 from typing import Any
 
-from vaeport.configs import Assumed, AxisRule, CeilAxisRule, LatentContract, WeightShapes
+from vaeport.configs import Assumed, AxisRule, CeilAxisRule, LatentContract, VAEArchConfig, WeightShapes
 from vaeport.errors import ConfigError
 from vaeport.layers import (
     Chain,
@@ -29,39 +29,53 @@ from vaeport.layers import (
 Factors = tuple[int, int, int]
 
 
-def read_shapes(arch: Any, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
-    """See `HunyuanVideoArchConfig.read_shapes`."""
-    image = weights.size("encoder.conv_in.conv.weight", 1) or weights.size("decoder.conv_out.conv.weight", 0)
-    yield "in_channels", image
-    yield "out_channels", image
-    block = "levels.{}.blocks.0.main.conv1.conv.weight"
-    widths = weights.sizes(f"encoder.{block}", 0) or weights.sizes(f"decoder.{block}", 0)[::-1]
-    yield "block_out_channels", widths
-    yield "norm_num_groups", Assumed(gcd(arch.norm_num_groups, *widths))
-    block = "levels.0.blocks.{}.main.conv1.conv.weight"
-    yield "layers_per_block", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
-    z = weights.size("encoder.conv_out.conv.weight", 0) // 2 or weights.size("decoder.conv_in.conv.weight", 1)
-    yield "latent_channels", z
+@dataclass(frozen=True, kw_only=True)
+class HunyuanArchConfig(VAEArchConfig):
+    """What both have. Widths from the video inwards; normalize(z) = z * scaling_factor, in the pipeline."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 16
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.476986
+    spatial_compression_ratio: int = 8
+    temporal_compression_ratio: int = 4
+
+    @classmethod
+    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
+        """All but the number of groups, the scale of latents, the compression and the options."""
+        image = weights.size("encoder.conv_in.conv.weight", 1) or weights.size("decoder.conv_out.conv.weight", 0)
+        yield "in_channels", image
+        yield "out_channels", image
+        block = "levels.{}.blocks.0.main.conv1.conv.weight"
+        widths = weights.sizes(f"encoder.{block}", 0) or weights.sizes(f"decoder.{block}", 0)[::-1]
+        yield "block_out_channels", widths
+        yield "norm_num_groups", Assumed(gcd(cls.norm_num_groups, *widths))
+        block = "levels.0.blocks.{}.main.conv1.conv.weight"
+        yield "layers_per_block", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
+        z = weights.size("encoder.conv_out.conv.weight", 0) // 2 or weights.size("decoder.conv_in.conv.weight", 1)
+        yield "latent_channels", z
+
+    def __post_init__(self) -> None:
+        """ConfigError unless the compression fits the levels and the groups fit the widths."""
+        most = 2 ** (len(self.block_out_channels) - 1)
+        for name in ("spatial_compression_ratio", "temporal_compression_ratio"):
+            ratio = getattr(self, name)
+            if ratio & (ratio - 1) or ratio > most:
+                raise ConfigError(f"{name} must be a power of 2, at most {most} with these levels", found=ratio)
+        for width in self.block_out_channels:
+            if width % self.norm_num_groups:
+                what = f"block_out_channels ({width}) is not a multiple of norm_num_groups ({self.norm_num_groups})"
+                raise ConfigError(what)
+        if self.in_channels != self.out_channels:
+            raise ConfigError("in_channels and out_channels differ", expected=self.in_channels, found=self.out_channels)
+        if not isinstance(self.extra.get("shift_factor") or 0.0, int | float):
+            raise ConfigError("shift_factor must be a number", found=repr(self.extra["shift_factor"]))
 
 
-def require_sizes(arch: Any) -> None:
-    """ConfigError unless the compression fits the levels and the groups fit the widths."""
-    most = 2 ** (len(arch.block_out_channels) - 1)
-    for name in ("spatial_compression_ratio", "temporal_compression_ratio"):
-        ratio = getattr(arch, name)
-        if ratio & (ratio - 1) or ratio > most:
-            raise ConfigError(f"{name} must be a power of 2, at most {most} with these levels", found=ratio)
-    for width in arch.block_out_channels:
-        if width % arch.norm_num_groups:
-            what = f"block_out_channels ({width}) is not a multiple of norm_num_groups ({arch.norm_num_groups})"
-            raise ConfigError(what)
-    if arch.in_channels != arch.out_channels:
-        raise ConfigError("in_channels and out_channels differ", expected=arch.in_channels, found=arch.out_channels)
-    if not isinstance(arch.extra.get("shift_factor") or 0.0, int | float):
-        raise ConfigError("shift_factor must be a number", found=repr(arch.extra["shift_factor"]))
-
-
-def ways(arch: Any) -> list[Factors | None]:
+def ways(arch: HunyuanArchConfig) -> list[Factors | None]:
     """Factors of time, height and width behind each level, alike in encoder and decoder; time comes last."""
     last = len(arch.block_out_channels) - 1
     space, time = arch.spatial_compression_ratio.bit_length() - 1, arch.temporal_compression_ratio.bit_length() - 1
@@ -107,7 +121,7 @@ class Words:
             blocks=Chain(*(residual_block(a, b, norm, self.conv) for a, b in pairwise(widths))), resample=resample
         )
 
-    def encoder(self, arch: Any) -> Chain:
+    def encoder(self, arch: HunyuanArchConfig) -> Chain:
         """[B, 3, T, H, W] -> moments [B, 2Z, (T - 1) // 4 + 1, ceil(H/8), ceil(W/8)]."""
         norm, widths, z = norm_of(arch), arch.block_out_channels, arch.latent_channels
         rows = zip((widths[0], *widths), widths, ways(arch), strict=False)
@@ -126,7 +140,7 @@ class Words:
             quant_conv=Conv(2 * z, 2 * z, (1, 1, 1)),
         )
 
-    def decoder(self, arch: Any) -> Chain:
+    def decoder(self, arch: HunyuanArchConfig) -> Chain:
         """[B, Z, n, h, w] -> [B, 3, 1 + 4 (n - 1), 8h, 8w]."""
         norm, widths, z = norm_of(arch), arch.block_out_channels[::-1], arch.latent_channels
         rows = zip((widths[0], *widths), widths, ways(arch), strict=False)
@@ -146,12 +160,12 @@ class Words:
         )
 
 
-def norm_of(arch: Any) -> Norm:
+def norm_of(arch: HunyuanArchConfig) -> Norm:
     """Group norm over space and time."""
     return lambda channels: GroupNorm(channels, arch.norm_num_groups)
 
 
-def contract(arch: Any, *, causal: bool = True) -> LatentContract:
+def contract(arch: HunyuanArchConfig, *, causal: bool = True) -> LatentContract:
     """Raw output, scaled latents; a size between two legal ones counts as the larger."""
     time, space = arch.temporal_compression_ratio, arch.spatial_compression_ratio
     return LatentContract(

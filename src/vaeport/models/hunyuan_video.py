@@ -11,31 +11,21 @@ Source: Tencent-Hunyuan/HunyuanVideo hyvideo/vae.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vaeport.configs import LatentContract, VAEArchConfig, VideoVAEConfig, WeightShapes
+from vaeport.configs import LatentContract, VideoVAEConfig
 from vaeport.layers import Layer
-from vaeport.models.hunyuan_tables import Words, contract, read_shapes, require_sizes
+from vaeport.models.hunyuan_tables import HunyuanArchConfig, Words, contract
 from vaeport.vae import VAE
 
 
 @dataclass(frozen=True, kw_only=True)
-class HunyuanVideoArchConfig(VAEArchConfig):
-    """Widths from the video inwards; normalize(z) = z * scaling_factor, in the pipeline."""
+class HunyuanVideoArchConfig(HunyuanArchConfig):
+    """See `hunyuan_tables.HunyuanArchConfig`."""
 
     class_names = ("AutoencoderKLHunyuanVideo", "AutoencoderKLCausal3D")
-
-    in_channels: int = 3
-    out_channels: int = 3
-    latent_channels: int = 16
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    norm_num_groups: int = 32
-    scaling_factor: float = 0.476986
-    spatial_compression_ratio: int = 8
-    temporal_compression_ratio: int = 4
 
     @classmethod
     def misfit(cls, published: Mapping[str, Any]) -> str | None:
@@ -47,15 +37,6 @@ class HunyuanVideoArchConfig(VAEArchConfig):
     def from_published(cls, published: Mapping[str, Any]) -> Self:
         """Reads a `config.json` of Diffusers or of the official repository."""
         return super().from_published(from_official(published))
-
-    @classmethod
-    def read_shapes(cls, weights: WeightShapes) -> Iterator[tuple[str, Any]]:
-        """All but the number of groups, the scale of latents and the compression."""
-        return read_shapes(cls, weights)
-
-    def __post_init__(self) -> None:
-        """ConfigError for fields that contradict each other."""
-        require_sizes(self)
 
     def constants(self) -> dict[str, Any]:
         """SiLU; attention in the middle; all blocks of one kind."""

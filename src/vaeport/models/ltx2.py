@@ -166,26 +166,14 @@ class LTX2Video(VAE):
     @staticmethod
     def encoder_of(arch: LTX2ArchConfig) -> Layer:
         """[B, 3, T, H, W] -> moments [B, 2Z, 1 + (T - 1) / 8, H/32, W/32]."""
-        return encoder(
-            convolution(causal=True, edge=_edge(arch.encoder_spatial_padding_mode)),
-            arch.downs,
-            first=arch.latent_channels,
-            patch=arch.patch_size,
-            channels=arch.in_channels,
-            latent=arch.latent_channels,
-        )
+        edge = _edge(arch.encoder_spatial_padding_mode)
+        return encoder(convolution(causal=True, edge=edge), arch, first=arch.latent_channels)
 
     @staticmethod
     def decoder_of(arch: LTX2ArchConfig) -> Layer:
         """[B, Z, n, h, w] -> [B, 3, 1 + 8 (n - 1), 32h, 32w]."""
-        return decoder(
-            convolution(arch.decoder_causal, edge=_edge(arch.decoder_spatial_padding_mode)),
-            arch.ups,
-            patch=arch.patch_size,
-            channels=arch.out_channels,
-            latent=arch.latent_channels,
-            timed=arch.timestep_conditioning,
-        )
+        edge = _edge(arch.decoder_spatial_padding_mode)
+        return decoder(convolution(arch.decoder_causal, edge=edge), arch)
 
     @staticmethod
     def contract_of(arch: LTX2ArchConfig) -> LatentContract:

@@ -129,9 +129,7 @@ def upsample(conv: Convolution, level: Up) -> Chain:
     )
 
 
-def encoder(
-    conv: Convolution, downs: Sequence[Down], *, first: int, patch: int, channels: int, latent: int, eps: float = 1e-6
-) -> Chain:
+def encoder(conv: Convolution, arch: Any, *, first: int, eps: float = 1e-6) -> Chain:
     """[B, 3, T, H, W] -> moments [B, 2Z, 1 + (T - 1) / 8, H/32, W/32]; `first` is the first convolution's width."""
 
     def way(here: Down, there: Down) -> dict[str, Layer | None]:
@@ -145,11 +143,12 @@ def encoder(
     def blocks(level: Down) -> Chain:
         return Chain(*(block(conv, level.width, level.width) for _ in range(level.blocks)))
 
-    *levels, middle = downs
+    *levels, middle = arch.downs
+    patch, latent = arch.patch_size, arch.latent_channels
     return Chain(
         patch=Unshuffle((1, patch, patch), width_first=True),
-        conv_in=conv(channels * patch * patch, first),
-        levels=Chain(*(Chain(blocks=blocks(a), **way(a, b)) for a, b in zip(levels, downs[1:], strict=True))),
+        conv_in=conv(arch.in_channels * patch * patch, first),
+        levels=Chain(*(Chain(blocks=blocks(a), **way(a, b)) for a, b in zip(levels, arch.downs[1:], strict=True))),
         middle=Chain(blocks=blocks(middle)),
         norm_out=PixelNorm(),
         act_out=SiLU(),
@@ -158,17 +157,9 @@ def encoder(
     )
 
 
-def decoder(
-    conv: Convolution,
-    ups: Sequence[Up],
-    *,
-    patch: int,
-    channels: int,
-    latent: int,
-    timed: bool = False,
-    eps: float = 1e-6,
-) -> Chain:
-    """[B, Z, n, h, w] -> [B, 3, 1 + 8 (n - 1), 32h, 32w]; timed: it must be bound to a timestep."""
+def decoder(conv: Convolution, arch: Any, *, eps: float = 1e-6) -> Chain:
+    """[B, Z, n, h, w] -> [B, 3, 1 + 8 (n - 1), 32h, 32w]; with timestep_conditioning it must be bound to one."""
+    timed = arch.timestep_conditioning
 
     def stage(level: Up, before: int | None) -> Chain:
         parts: dict[str, Layer | None] = {}
@@ -180,15 +171,15 @@ def decoder(
         parts["blocks"] = Chain(*(block(conv, level.width, level.width, **options) for _ in range(level.blocks)))
         return Conditioned(TimestepEmbedding(4 * level.width), **parts) if timed else Chain(**parts)
 
-    middle, *levels = ups
-    last = ups[-1].width
+    middle, *levels = arch.ups
+    last, patch = arch.ups[-1].width, arch.patch_size
     end: dict[str, Layer | None] = {"norm": PixelNorm(), "modulate": Modulation(last) if timed else None, "act": SiLU()}
     parts = {
-        "conv_in": conv(latent, middle.width),
+        "conv_in": conv(arch.latent_channels, middle.width),
         "middle": stage(middle, None),
-        "levels": Chain(*(stage(level, before.width) for before, level in zip(ups, levels, strict=False))),
+        "levels": Chain(*(stage(level, before.width) for before, level in zip(arch.ups, levels, strict=False))),
         "out": Conditioned(TimestepEmbedding(2 * last), **end) if timed else Chain(**end),
-        "conv_out": conv(last, channels * patch * patch),
+        "conv_out": conv(last, arch.out_channels * patch * patch),
         "patch": Shuffle((1, patch, patch), width_first=True),
     }
     return TimestepScale(**parts) if timed else Chain(**parts)

@@ -169,28 +169,13 @@ class LTXVideo(VAE):
     @staticmethod
     def encoder_of(arch: LTXVideoArchConfig) -> Layer:
         """[B, 3, T, H, W] -> moments [B, 2Z, 1 + (T - 1) / 8, H/32, W/32]."""
-        return encoder(
-            convolution(causal=True),
-            arch.downs,
-            first=arch.downs[0].width,
-            patch=arch.patch_size,
-            channels=arch.in_channels,
-            latent=arch.latent_channels,
-            eps=arch.resnet_norm_eps,
-        )
+        eps, first = arch.resnet_norm_eps, arch.downs[0].width
+        return encoder(convolution(causal=True), arch, first=first, eps=eps)
 
     @staticmethod
     def decoder_of(arch: LTXVideoArchConfig) -> Layer:
         """[B, Z, n, h, w] -> [B, 3, 1 + 8 (n - 1), 32h, 32w]."""
-        return decoder(
-            convolution(arch.decoder_causal),
-            arch.ups,
-            patch=arch.patch_size,
-            channels=arch.out_channels,
-            latent=arch.latent_channels,
-            timed=arch.timestep_conditioning,
-            eps=arch.resnet_norm_eps,
-        )
+        return decoder(convolution(arch.decoder_causal), arch, eps=arch.resnet_norm_eps)
 
     @staticmethod
     def contract_of(arch: LTXVideoArchConfig) -> LatentContract:

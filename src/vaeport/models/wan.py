@@ -98,24 +98,30 @@ class WanArchConfig(VAEArchConfig):
         yield "dim_mult", tuple(width // widths[0] for width in widths)
         if inner and outer:
             yield "decoder_base_dim", Determined(None if inner == outer else outer[0])
-        z = weights.size("encoder.conv_out.weight", 0) // 2 or weights.size("decoder.conv_in.weight", 1)
-        yield "z_dim", z
-        if z != len(cls.latents_mean):
-            yield "latents_mean", Assumed((0.0,) * z)
-            yield "latents_std", Assumed((1.0,) * z)
-        block = "levels.0.blocks.{}.main.conv1.weight"
-        yield "num_res_blocks", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
-        ways = range(len(widths) - 1)
-        down = [weights.has(f"encoder.levels.{i}.resample.time.rest.weight") for i in ways]
-        up = [weights.has(f"decoder.levels.{i}.resample.time.rest.conv.weight") for i in reversed(ways)]
-        yield "temporal_downsample", tuple(map(bool, down if inner else up))
-        image = weights.size("encoder.conv_in.weight", 1) or weights.size("decoder.conv_out.weight", 0)
-        yield "in_channels", image
-        yield "out_channels", image
+        yield from read_levels(cls, weights, "levels.{}", encoder=bool(inner), ways=len(widths) - 1)
 
     def constants(self) -> dict[str, Any]:
         """No attention but in the middle, no shortcut around the resamplers, no patches."""
         return {"attn_scales": [], "dropout": 0.0, "is_residual": False, "patch_size": None}
+
+
+def read_levels(
+    arch: type[Any], weights: WeightShapes, level: str, *, encoder: bool, ways: int
+) -> Iterator[tuple[str, Any]]:
+    """Fields that Wan 2.1 and 2.2 share; level: where the blocks of level `{}` lie."""
+    z = weights.size("encoder.conv_out.weight", 0) // 2 or weights.size("decoder.conv_in.weight", 1)
+    yield "z_dim", z
+    if z != len(arch.latents_mean):
+        yield "latents_mean", Assumed((0.0,) * z)
+        yield "latents_std", Assumed((1.0,) * z)
+    block = f"{level.format(0)}.blocks.{{}}.main.conv1.weight"
+    yield "num_res_blocks", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
+    down = [weights.has(f"encoder.{level.format(i)}.resample.time.rest.weight") for i in range(ways)]
+    up = [weights.has(f"decoder.{level.format(i)}.resample.time.rest.conv.weight") for i in reversed(range(ways))]
+    yield "temporal_downsample", tuple(map(bool, down if encoder else up))
+    image = weights.size("encoder.conv_in.weight", 1) or weights.size("decoder.conv_out.weight", 0)
+    yield "in_channels", image
+    yield "out_channels", image
 
 
 def causal(channels: int, out_channels: int, kernel: int) -> Conv:

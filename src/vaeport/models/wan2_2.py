@@ -17,7 +17,6 @@ from math import prod
 from typing import Any
 
 from vaeport.configs import (
-    Assumed,
     AxisRule,
     LatentContract,
     StrictAxisRule,
@@ -40,7 +39,7 @@ from vaeport.layers import (
     SiLU,
     Unshuffle,
 )
-from vaeport.models.wan import causal, downsample, level, middle, upsample
+from vaeport.models.wan import causal, downsample, level, middle, read_levels, upsample
 from vaeport.vae import VAE
 
 
@@ -97,20 +96,7 @@ class Wan22ArchConfig(VAEArchConfig):
         yield "dim_mult", tuple(width // widths[0] for width in widths)
         if outer:
             yield "decoder_base_dim", outer[-1]
-        z = weights.size("encoder.conv_out.weight", 0) // 2 or weights.size("decoder.conv_in.weight", 1)
-        yield "z_dim", z
-        if z != len(cls.latents_mean):
-            yield "latents_mean", Assumed((0.0,) * z)
-            yield "latents_std", Assumed((1.0,) * z)
-        block = "levels.0.main.blocks.{}.main.conv1.weight"
-        yield "num_res_blocks", weights.count(f"encoder.{block}") or weights.count(f"decoder.{block}") - 1
-        ways = range(len(widths) - 1)
-        down = [weights.has(f"encoder.levels.{i}.main.resample.time.rest.weight") for i in ways]
-        up = [weights.has(f"decoder.levels.{i}.main.resample.time.rest.conv.weight") for i in reversed(ways)]
-        yield "temporal_downsample", tuple(map(bool, down if inner else up))
-        image = weights.size("encoder.conv_in.weight", 1) or weights.size("decoder.conv_out.weight", 0)
-        yield "in_channels", image
-        yield "out_channels", image
+        yield from read_levels(cls, weights, "levels.{}.main", encoder=bool(inner), ways=len(widths) - 1)
 
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other."""
