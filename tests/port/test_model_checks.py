@@ -15,7 +15,8 @@ from vaeport.port.model_file import snake_case
 from vaeport.port.model_words import named_after
 
 MODELS = Path(__file__).resolve().parents[2] / "src" / "vaeport" / "models"
-OWN = sorted(path for path in MODELS.glob("*.py") if path.stem != "__init__")
+OWN = sorted(path for path in MODELS.glob("*.py") if "\nEntryClass = " in path.read_text("utf-8"))
+"""those that register a model; tables that several share lie beside them"""
 WAN = (MODELS / "wan.py").read_text("utf-8")
 END = "EntryClass = Wan\n"
 VARIANTS = 'Wan.variants = {"wan2.1": WanArchConfig()}\n'
@@ -87,8 +88,11 @@ def test_our_models_are_right(path: Path) -> None:
 
 def test_the_numbers_of_our_arch_configs_are_seen_where_they_stand() -> None:
     """What keeps our files clean is where their constants are, not that none is seen."""
-    for path in OWN:
-        assert len(list(constants_outside(ast.parse(path.read_text("utf-8")), set()))) >= 5
+    sources = [path.read_text("utf-8") for path in sorted(MODELS.glob("*.py"))]
+    with_arch = [source for source in sources if "(VAEArchConfig):" in source]
+    assert len(with_arch) >= 7
+    for source in with_arch:
+        assert len(list(constants_outside(ast.parse(source), set()))) >= 5
 
 
 @pytest.mark.parametrize(("rule", "before", "after", "line"), BREAKS)

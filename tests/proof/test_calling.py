@@ -286,10 +286,12 @@ def test_a_convention_as_it_is_given_on_the_command_line() -> None:
     assert (refused.value.expected, refused.value.found) == ("encode, decode, attributes", "decoder")
 
 
-def test_an_attribute_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ProofError, match="the reference has no such attribute") as refused:
-        call(Pair(), Convention(attributes={"use_framewise_decoding": False}))
-    assert (refused.value.where, refused.value.found) == ("Pair", "use_framewise_decoding")
+def test_an_attribute_that_the_constructor_forgets_is_set_too() -> None:
+    """GameCraft's class reads `use_trt_decoder` in every decode and sets it nowhere."""
+    module = Pair()
+    assert not hasattr(module, "use_trt_decoder")
+    call(module, Convention(attributes={"use_trt_decoder": False}))
+    assert module.use_trt_decoder is False
 
 
 def test_normalisation_by_statistics_in_the_checkpoint() -> None:

@@ -139,7 +139,7 @@ class LTX2ArchConfig(VAEArchConfig):
 
 
 def _from_official(config: Mapping[str, Any]) -> dict[str, Any]:
-    down, up = official_fields(config, base=config.get("latent_channels", 128))
+    down, up = official_fields(config, base=config.get("latent_channels", LTX2ArchConfig.latent_channels))
     if not (all(down.pop("spatio_temporal_scaling")) and all(up.pop("decoder_spatio_temporal_scaling"))):
         raise ConfigError("every level of LTX-2's VAE scales", found=config)
     if any(up.pop("decoder_inject_noise")):

@@ -148,7 +148,9 @@ def _from_official(config: Mapping[str, Any]) -> dict[str, Any]:
     padding = config.get("spatial_padding_mode", "zeros")
     if padding != "zeros":
         raise ConfigError("LTX-Video pads with zeros", expected="spatial_padding_mode: zeros", found=padding)
-    down, up = official_fields(config, base=config.get("encoder_base_channels", 128))
+    down, up = official_fields(
+        config, base=config.get("encoder_base_channels", LTXVideoArchConfig.block_out_channels[0])
+    )
     if set(up.pop("upsample_type")) - {"spatiotemporal"}:
         raise ConfigError("LTX-Video's decoder doubles time and space together", found=config)
     folded = "conv" not in down["downsample_type"]

@@ -31,7 +31,7 @@ class Convention:
     encode_arguments, decode_arguments
                     further arguments of the two methods; {"tensor": [...]} stands for a tensor, {"per_sample": 0.05}
                     for one with that number for every sample
-    attributes      what is set on the implementation once it is built
+    attributes      what is set on the implementation once it is built, which may have forgotten to do so itself
     listed          both take and give lists of samples without batch axis
     moments         path of the module whose output is the moments, where encode does not give them; "" none
     normalized      encode gives and decode takes latents as the diffusion model sees them
@@ -102,9 +102,6 @@ class Caller:
         self.built, self.convention, self.tools = built, convention, tools
         self.module = owner(built).eval().requires_grad_(False)
         for name, value in convention.attributes.items():
-            if not hasattr(built, name):
-                what = "the reference has no such attribute"
-                raise ProofError(what, where=type(built).__name__, found=name, fix="see its source")
             setattr(built, name, value)
 
     def encode(self, x: Tensor) -> Outputs:

@@ -125,9 +125,10 @@ def different(fitting: Sequence[Reading]) -> list[Reading]:
 
     Layouts in which a half is alike are one reading, with the variants of each.
     """
-    groups: dict[tuple[str, str], list[Reading]] = {}
+    groups: dict[tuple[object, str], list[Reading]] = {}
     for one in fitting:
-        groups.setdefault((one.registration.name, one.whole.prefix), []).append(one)
+        # a package may register one class under several published names
+        groups.setdefault((one.registration.model, one.whole.prefix), []).append(one)
     found = []
     for best, *others in groups.values():
         variants = {v for one in (best, *others) for v in one.variants}
