@@ -146,7 +146,7 @@ def test_classes_are_read_and_not_run(source: Path) -> None:
         ({"family": "wan\n"}, InputError, "--family is not snake_case"),
         ({"component": "_vae"}, InputError, "--component is not snake_case"),
         ({"until": "later"}, InputError, "no such step"),
-        ({"call_arguments": {"forward": {}}}, InputError, "--call-args has a key that is no method"),
+        ({"call_arguments": {"forward": {}}}, InputError, "call arguments of what"),
         ({"weights": "no/such/file.pth"}, ConfigError, "no such checkpoint"),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_picture_is_a_clip_of_one_frame(wan: VAE, tmp_path: Path) -> None:
 
 
 def test_both_conventions_of_latents_write_and_read_the_same_files(wan: VAE, tmp_path: Path) -> None:
-    """A VAE that gives normalised latents says so in the file, and one that takes raw ones reads it, and the reverse."""
+    """A VAE that gives normalised latents says so in the file; one that takes raw ones reads it, and the reverse."""
     inside = copy(wan)
     inside.config = replace(wan.config, latents="normalized")
     write_clip(tmp_path / "in.mp4", 5, 16, 16)

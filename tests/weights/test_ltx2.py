@@ -29,7 +29,11 @@ def test_bijective(layout: Layout, variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_diffusers_keys(variant: str) -> None:
     for arch in (VARIANTS[variant], NARROW[variant]):
-        assert planned(DIFFUSERS, LTX2Video, arch, diffusers_shapes(arch)).dropped == {}
+        found = planned(DIFFUSERS, LTX2Video, arch, diffusers_shapes(arch))
+        assert found.dropped == {}
+        stored = {step.native: step.stored for step in found.steps}
+        assert stored["normalizer.mean"] == ("latents_mean",)
+        assert stored["normalizer.std"] == ("latents_std",)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
