@@ -176,7 +176,7 @@ def _searched(
     contract: Mapping[str, Any],
 ) -> Iterator[Candidate]:
     """The nearest published one, with the official arguments' values."""
-    own = [c for c in published if c.registration is registration]
+    own = [c for c in published if c.registration.name == registration.name]
     if not own or any(c.given for c in own):
         return
     start = max(own, key=lambda c: c.similarity)
