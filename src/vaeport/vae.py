@@ -153,6 +153,8 @@ class VAE(nn.Module):
         if default is None and timestep is not None:
             raise InputError(f"{type(self).__name__}'s decoder knows no timestep", found=timestep, fix="leave it out")
         at = default if timestep is None else timestep
+        if at is None and generator is None:
+            return decoder
         given = None if at is None else torch.as_tensor(at, dtype=self.dtype, device=self.device).reshape(-1)
         return decoder.bind(Conditions(timestep=given, generator=generator))
 

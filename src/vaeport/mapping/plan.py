@@ -95,9 +95,14 @@ class Plan:
     misshapen: tuple[str, ...]
 
     @property
+    def misfits(self) -> int:
+        """Keys that are missing, unexpected, or of another shape."""
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen)
+
+    @property
     def fits(self) -> bool:
         """Every key is accounted for, with the right shape."""
-        return not (self.missing or self.unexpected or self.misshapen)
+        return not self.misfits
 
     def require(self, where: object, fix: str) -> Plan:
         """Itself, or a KeyMismatchError that lists every key that does not fit."""

@@ -124,7 +124,7 @@ class Words:
     def encoder(self, arch: HunyuanArchConfig) -> Chain:
         """[B, 3, T, H, W] -> moments [B, 2Z, (T - 1) // 4 + 1, ceil(H/8), ceil(W/8)]."""
         norm, widths, z = norm_of(arch), arch.block_out_channels, arch.latent_channels
-        rows = zip((widths[0], *widths), widths, ways(arch), strict=False)
+        rows = zip((widths[0], *widths[:-1]), widths, ways(arch), strict=True)
         return Chain(
             conv_in=self.conv(arch.in_channels, widths[0], 3),
             levels=Chain(
@@ -143,7 +143,7 @@ class Words:
     def decoder(self, arch: HunyuanArchConfig) -> Chain:
         """[B, Z, n, h, w] -> [B, 3, 1 + 4 (n - 1), 8h, 8w]."""
         norm, widths, z = norm_of(arch), arch.block_out_channels[::-1], arch.latent_channels
-        rows = zip((widths[0], *widths), widths, ways(arch), strict=False)
+        rows = zip((widths[0], *widths[:-1]), widths, ways(arch), strict=True)
         return Chain(
             post_quant_conv=Conv(z, z, (1, 1, 1)),
             conv_in=self.conv(z, widths[0], 3),

@@ -177,7 +177,7 @@ def decoder(conv: Convolution, arch: Any, *, eps: float = 1e-6) -> Chain:
     parts = {
         "conv_in": conv(arch.latent_channels, middle.width),
         "middle": stage(middle, None),
-        "levels": Chain(*(stage(level, before.width) for before, level in zip(arch.ups, levels, strict=False))),
+        "levels": Chain(*(stage(level, before.width) for before, level in zip(arch.ups[:-1], levels, strict=True))),
         "out": Conditioned(TimestepEmbedding(2 * last), **end) if timed else Chain(**end),
         "conv_out": conv(last, arch.out_channels * patch * patch),
         "patch": Shuffle((1, patch, patch), width_first=True),

@@ -11,7 +11,7 @@ Source: Wan-Video/Wan2.1 wan/modules/vae.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -77,14 +77,10 @@ class WanArchConfig(VAEArchConfig):
 
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other."""
-        if len(self.temporal_downsample) != len(self.dim_mult) - 1:
-            raise ConfigError(
-                "temperal_downsample must have one value fewer than dim_mult", found=self.temporal_downsample
-            )
+        require_levels(self)
         if self.num_res_blocks != 2:
             # the published layouts number the blocks of all levels in one list
             raise ConfigError("no weight map for this num_res_blocks", expected=2, found=self.num_res_blocks)
-        require_statistics(self.z_dim, self.latents_mean, self.latents_std)
         if self.in_channels != self.out_channels:
             raise ConfigError("in_channels and out_channels differ", expected=self.in_channels, found=self.out_channels)
 
@@ -171,6 +167,42 @@ def level(channels: int, width: int, blocks: int, resample: Layer | None) -> Cha
     )
 
 
+def encoder(arch: Any, levels: Chain, width: int, *, patch: Layer | None = None) -> Chain:
+    """What stands around the levels of an encoder, which end with `width` channels."""
+    return Chain(
+        patch=patch,
+        conv_in=causal(arch.in_channels, arch.base_dim * arch.dim_mult[0], 3),
+        levels=levels,
+        middle=middle(width),
+        norm_out=ChannelRMSNorm(width),
+        act_out=SiLU(),
+        conv_out=causal(width, 2 * arch.z_dim, 3),
+        quant_conv=causal(2 * arch.z_dim, 2 * arch.z_dim, 1),
+    )
+
+
+def decoder(arch: Any, levels: Chain, widths: Sequence[int], *, patch: Layer | None = None) -> Chain:
+    """What stands around the levels of a decoder, which have these widths."""
+    return Chain(
+        post_quant_conv=causal(arch.z_dim, arch.z_dim, 1),
+        conv_in=causal(arch.z_dim, widths[0], 3),
+        middle=middle(widths[0]),
+        levels=levels,
+        norm_out=ChannelRMSNorm(widths[-1]),
+        act_out=SiLU(),
+        conv_out=causal(widths[-1], arch.out_channels, 3),
+        patch=patch,
+    )
+
+
+def require_levels(arch: Any) -> None:
+    """ConfigError for fields that contradict each other."""
+    if len(arch.temporal_downsample) != len(arch.dim_mult) - 1:
+        what = "temperal_downsample must have one value fewer than dim_mult"
+        raise ConfigError(what, found=arch.temporal_downsample)
+    require_statistics(arch.z_dim, arch.latents_mean, arch.latents_std)
+
+
 class Wan(VAE):
     """See the module."""
 
@@ -186,42 +218,18 @@ class Wan(VAE):
         """[B, 3, T, H, W] -> moments [B, 2Z, 1 + (T - 1) // 4, H/8, W/8]."""
         widths = [arch.base_dim * m for m in arch.dim_mult]
         before = (widths[0], *widths[:-1])
-        ways = [downsample(w, t) for w, t in zip(widths, arch.temporal_downsample, strict=False)]
-        return Chain(
-            conv_in=causal(arch.in_channels, widths[0], 3),
-            levels=Chain(
-                *(
-                    level(a, b, arch.num_res_blocks, way)
-                    for a, b, way in zip(before, widths, [*ways, None], strict=True)
-                )
-            ),
-            middle=middle(widths[-1]),
-            norm_out=ChannelRMSNorm(widths[-1]),
-            act_out=SiLU(),
-            conv_out=causal(widths[-1], 2 * arch.z_dim, 3),
-            quant_conv=causal(2 * arch.z_dim, 2 * arch.z_dim, 1),
-        )
+        ways = [downsample(w, t) for w, t in zip(widths[:-1], arch.temporal_downsample, strict=True)]
+        rows = zip(before, widths, [*ways, None], strict=True)
+        return encoder(arch, Chain(*(level(a, b, arch.num_res_blocks, way) for a, b, way in rows)), widths[-1])
 
     @staticmethod
     def decoder_of(arch: WanArchConfig) -> Layer:
         """[B, Z, n, h, w] -> [B, 3, 1 + 4 (n - 1), 8h, 8w]."""
         widths = [(arch.decoder_base_dim or arch.base_dim) * m for m in reversed(arch.dim_mult)]
         before = (widths[0], *(w // 2 for w in widths[:-1]))
-        ways = [upsample(w, t) for w, t in zip(widths, reversed(arch.temporal_downsample), strict=False)]
-        return Chain(
-            post_quant_conv=causal(arch.z_dim, arch.z_dim, 1),
-            conv_in=causal(arch.z_dim, widths[0], 3),
-            middle=middle(widths[0]),
-            levels=Chain(
-                *(
-                    level(a, b, arch.num_res_blocks + 1, way)
-                    for a, b, way in zip(before, widths, [*ways, None], strict=True)
-                )
-            ),
-            norm_out=ChannelRMSNorm(widths[-1]),
-            act_out=SiLU(),
-            conv_out=causal(widths[-1], arch.out_channels, 3),
-        )
+        ways = [upsample(w, t) for w, t in zip(widths[:-1], reversed(arch.temporal_downsample), strict=True)]
+        rows = zip(before, widths, [*ways, None], strict=True)
+        return decoder(arch, Chain(*(level(a, b, arch.num_res_blocks + 1, way) for a, b, way in rows)), widths)
 
     @staticmethod
     def contract_of(arch: WanArchConfig) -> LatentContract:

@@ -23,23 +23,20 @@ from vaeport.configs import (
     VAEArchConfig,
     VideoVAEConfig,
     WeightShapes,
-    require_statistics,
 )
 from vaeport.errors import ConfigError
 from vaeport.layers import (
     Add,
     Chain,
-    ChannelRMSNorm,
     DropFrames,
     GroupMean,
     Layer,
     Pad,
     RepeatChannels,
     Shuffle,
-    SiLU,
     Unshuffle,
 )
-from vaeport.models.wan import causal, downsample, level, middle, read_levels, upsample
+from vaeport.models.wan import decoder, downsample, encoder, level, read_levels, require_levels, upsample
 from vaeport.vae import VAE
 
 
@@ -100,11 +97,7 @@ class Wan22ArchConfig(VAEArchConfig):
 
     def __post_init__(self) -> None:
         """ConfigError for fields that contradict each other."""
-        if len(self.temporal_downsample) != len(self.dim_mult) - 1:
-            raise ConfigError(
-                "temperal_downsample must have one value fewer than dim_mult", found=self.temporal_downsample
-            )
-        require_statistics(self.z_dim, self.latents_mean, self.latents_std)
+        require_levels(self)
         if self.in_channels != self.out_channels or self.in_channels % self.patch_size**2:
             expected = f"twice the same multiple of {self.patch_size**2}"
             found = (self.in_channels, self.out_channels)
@@ -153,33 +146,19 @@ class Wan22(VAE):
     def encoder_of(arch: Wan22ArchConfig) -> Layer:
         """[B, 3, T, H, W] -> moments [B, 2Z, 1 + (T - 1) // 4, H/16, W/16]."""
         widths = [arch.base_dim * m for m in arch.dim_mult]
-        rows = zip((widths[0], *widths), widths, (*arch.temporal_downsample, None), strict=False)
-        return Chain(
-            patch=Unshuffle((1, arch.patch_size, arch.patch_size), width_first=True),
-            conv_in=causal(arch.in_channels, widths[0], 3),
-            levels=Chain(*(level_down(a, b, arch.num_res_blocks, temporal) for a, b, temporal in rows)),
-            middle=middle(widths[-1]),
-            norm_out=ChannelRMSNorm(widths[-1]),
-            act_out=SiLU(),
-            conv_out=causal(widths[-1], 2 * arch.z_dim, 3),
-            quant_conv=causal(2 * arch.z_dim, 2 * arch.z_dim, 1),
-        )
+        rows = zip((widths[0], *widths[:-1]), widths, (*arch.temporal_downsample, None), strict=True)
+        levels = Chain(*(level_down(a, b, arch.num_res_blocks, temporal) for a, b, temporal in rows))
+        patch = Unshuffle((1, arch.patch_size, arch.patch_size), width_first=True)
+        return encoder(arch, levels, widths[-1], patch=patch)
 
     @staticmethod
     def decoder_of(arch: Wan22ArchConfig) -> Layer:
         """[B, Z, n, h, w] -> [B, 3, 1 + 4 (n - 1), 16h, 16w]."""
         widths = [(arch.decoder_base_dim or arch.base_dim) * m for m in reversed(arch.dim_mult)]
-        rows = zip((widths[0], *widths), widths, (*reversed(arch.temporal_downsample), None), strict=False)
-        return Chain(
-            post_quant_conv=causal(arch.z_dim, arch.z_dim, 1),
-            conv_in=causal(arch.z_dim, widths[0], 3),
-            middle=middle(widths[0]),
-            levels=Chain(*(level_up(a, b, arch.num_res_blocks + 1, temporal) for a, b, temporal in rows)),
-            norm_out=ChannelRMSNorm(widths[-1]),
-            act_out=SiLU(),
-            conv_out=causal(widths[-1], arch.out_channels, 3),
-            patch=Shuffle((1, arch.patch_size, arch.patch_size), width_first=True),
-        )
+        rows = zip((widths[0], *widths[:-1]), widths, (*reversed(arch.temporal_downsample), None), strict=True)
+        levels = Chain(*(level_up(a, b, arch.num_res_blocks + 1, temporal) for a, b, temporal in rows))
+        patch = Shuffle((1, arch.patch_size, arch.patch_size), width_first=True)
+        return decoder(arch, levels, widths, patch=patch)
 
     @staticmethod
     def contract_of(arch: Wan22ArchConfig) -> LatentContract:

@@ -107,8 +107,7 @@ def elsewhere(path: str, arguments: Mapping[str, Any], call_arguments: Mapping[s
     Raises ProofError if it cannot be imported, built or called, or if its moments cannot be seen.
     """
     target = import_object(path)
-    given = {f"{name}_arguments": value for name, value in (call_arguments or {}).items()}
-    found = probe(ReferenceSide(path, arguments, convention=Convention(**given)))
+    found = probe(ReferenceSide(path, arguments, convention=Convention.of_calls(call_arguments or {})))
     if found["moments_order"] != "mean first":
         raise ProofError(
             "the native module does not show its moments",

@@ -12,14 +12,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vaeport.errors import ConfigError, InputError
 from vaeport.port.contracts.steps import STEPS
-from vaeport.proof.calling import Convention
+from vaeport.proof.calling import CALLS, Convention
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Request:
                 )
         if self.until not in STEPS:
             raise InputError("no such step", found=self.until, expected=f"one of {', '.join(STEPS)}")
-        if unknown := set(self.call_arguments) - {"encode", "decode", "attributes"}:
-            raise InputError("call arguments of what?", found=sorted(unknown), expected="encode, decode, attributes")
+        if unknown := set(self.call_arguments) - set(CALLS):
+            raise InputError("call arguments of what?", found=sorted(unknown), expected=", ".join(CALLS))
         if self.weights is not None and not Path(self.weights).exists():
             raise ConfigError("no such checkpoint", where=self.weights, fix="give the file or folder with --weights")
 
@@ -136,13 +136,7 @@ class Request:
 
     def convention(self) -> Convention:
         """What the user said of the way in which it is called."""
-        return Convention(
-            encode_arguments=self.call_arguments.get("encode", {}),
-            decode_arguments=self.call_arguments.get("decode", {}),
-            attributes=self.call_arguments.get("attributes", {}),
-            stubs=self.stubs,
-            weights=self.weights,
-        )
+        return replace(Convention.of_calls(self.call_arguments), stubs=self.stubs, weights=self.weights)
 
     def portable(self, path: str, variable: str) -> str:
         """A path as a committed test names it: below the root, or behind an environment variable."""

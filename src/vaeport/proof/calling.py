@@ -22,6 +22,8 @@ from vaeport.proof.noise import Noise, without_noise
 Outputs = dict[str, Tensor]
 WEIGHTS = "{weights}"
 """Stands for the path of the official checkpoint in constructor arguments."""
+CALLS = {"encode": "encode_arguments", "decode": "decode_arguments", "attributes": "attributes"}
+"""What a user may say of the way in which an implementation is called -> field of `Convention`."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,10 @@ class Convention:
     @classmethod
     def of_calls(cls, given: Mapping[str, Any]) -> Convention:
         """From {"encode": {...}, "decode": {...}, "attributes": {...}}; ProofError for other names."""
-        known = {"encode": "encode_arguments", "decode": "decode_arguments", "attributes": "attributes"}
-        if unknown := set(given) - set(known):
-            found, expected = ", ".join(sorted(unknown)), ", ".join(known)
+        if unknown := set(given) - set(CALLS):
+            found, expected = ", ".join(sorted(unknown)), ", ".join(CALLS)
             raise ProofError("call arguments of what?", where="--call-args", expected=expected, found=found)
-        return cls(**{known[name]: value for name, value in given.items()})
+        return cls(**{CALLS[name]: value for name, value in given.items()})
 
 
 def build(cls: Any, arguments: Mapping[str, Any], weights: str | None = None) -> Any:

@@ -100,7 +100,7 @@ class Proof:
         native = weight_shapes(self._template)
         stored = {k: tuple(v) for k, v in shapes.items()}
         plans = [plan(layout, native, stored) for layout in self.layouts]
-        best = min(plans, key=lambda p: len(p.missing) + len(p.unexpected) + len(p.misshapen))
+        best = min(plans, key=lambda p: p.misfits)
         return best.require(
             self.reference.describe()["name"], "the reference has other keys than every layout of the native model"
         )

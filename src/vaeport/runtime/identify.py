@@ -97,7 +97,7 @@ def _one(checkpoint: Checkpoint, found: Sequence[Reading], halves: tuple[str, ..
     """The one reading that fits, as the one published configuration that it is."""
     fitting = different([one for one in found if one.plan_for(halves).fits])
     if not fitting:
-        _require(checkpoint, min(found, key=lambda one: _misfits(one.plan_for(halves))), halves)
+        _require(checkpoint, min(found, key=lambda one: one.plan_for(halves).misfits), halves)
     if len(fitting) > 1:
         refuse_several(checkpoint, fitting)
     reading = fitting[0]
@@ -186,10 +186,6 @@ def differences(said: VAEArchConfig, best: Reading) -> tuple[str, str]:
     odd = {name: one for name, one in best.shown.items() if getattr(said, name) != one.value}
     configured = ", ".join(f"{name} {getattr(said, name)}" for name in odd)
     return configured, ", ".join(f"{name} {one.value} ({', '.join(one.keys[:1])})" for name, one in odd.items())
-
-
-def _misfits(plan: Plan) -> int:
-    return len(plan.missing) + len(plan.unexpected) + len(plan.misshapen)
 
 
 def _require(checkpoint: Checkpoint, reading: Reading, halves: tuple[str, ...]) -> None:

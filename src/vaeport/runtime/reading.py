@@ -101,7 +101,7 @@ class Reading:
     @property
     def misfits(self) -> int:
         """Keys that are missing, unexpected, or of another shape."""
-        return len(self.plan.missing) + len(self.plan.unexpected) + len(self.plan.misshapen)
+        return self.plan.misfits
 
     @property
     def determined(self) -> dict[str, Determined]:
