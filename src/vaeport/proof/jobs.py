@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vaeport.proof.recording import recorded
 from vaeport.proof.dtypes import Signature, record
 from vaeport.proof.precision import ClampTap, Float64Mode, Health, watched
 
@@ -26,6 +28,8 @@ class Job:
     rounded     type to which weights and inputs are rounded beforehand (the truth of gate P), or None
     relaid      the reference runs in another memory format or batch size (is the case well conditioned?)
     rows        modules whose types are recorded (gate D); nothing else is run then
+    units, folder
+                modules whose tensors are written to a folder (`vaeport.drift`); there is no round trip then
     """
 
     name: str
@@ -35,11 +39,13 @@ class Job:
     rounded: torch.dtype | None = None
     relaid: bool = False
     rows: tuple[str, ...] | None = None
+    units: tuple[str, ...] = ()
+    folder: str | None = None
 
     @property
     def whole(self) -> bool:
         """Gate S: with the round trip, which in gate P would count the encoder's rounding a second time."""
-        return self.dtype is None and self.rounded is None
+        return self.dtype is None and self.rounded is None and self.folder is None
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Media and latent as the run takes them."""
@@ -109,20 +115,16 @@ def _one(
     capture.stored = sorted(
         {str(t.dtype).removeprefix("torch.") for t in module.state_dict().values() if t.is_floating_point()}
     )
-    before = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.enter_context(_full_float32())
-        mode = Float64Mode() if job.dtype is None else None
         if job.relaid:
             x, z, undo = _relaid(x, z)
-        if mode is not None:
-            torch.set_default_dtype(torch.float64)
-            stack.callback(torch.set_default_dtype, before)
-            if job.whole and not job.relaid:
-                capture.health = stack.enter_context(watched(module))
+        if job.whole and not job.relaid:
+            capture.health = stack.enter_context(watched(module))
         tap = stack.enter_context(ClampTap())
-        if mode is not None:
-            stack.enter_context(mode)
+        mode = stack.enter_context(in_float64()) if job.dtype is None else None
+        if job.folder is not None:
+            stack.enter_context(recorded(module, Path(job.folder), job.units))
         found = outputs(x, z, tap, job.whole)
     if job.relaid:
         found = {name: undo(t) for name, t in found.items()}
@@ -131,6 +133,18 @@ def _one(
     capture.clamped = (raw != decoded).double().mean().item() if raw.shape == decoded.shape else 1.0
     if mode is not None:
         capture.promoted = sorted(mode.promoted)
+
+
+@contextmanager
+def in_float64() -> Iterator[Float64Mode]:
+    """Everything within is computed in float64, with every cast promoted."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with Float64Mode() as mode:
+            yield mode
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

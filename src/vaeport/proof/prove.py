@@ -87,6 +87,17 @@ class Proof:
             judge.same_types(name, mapped)
         return verdict
 
+    @property
+    def chosen_cases(self) -> Sequence[Case]:
+        """What gate S runs on."""
+        return self._cases
+
+    def prepared(self, folder: Path) -> tuple[Plan, Path]:
+        """The plan of the weights, and a file in `folder` with those that the reference loads."""
+        shapes = self.reference.describe()["shapes"]
+        mapped = self._plan(shapes)
+        return mapped, self._write_weights(folder, shapes, mapped)
+
     @cached_property
     def _template(self) -> VAE:
         with torch.device("meta"):

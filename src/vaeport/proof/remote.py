@@ -161,6 +161,7 @@ def main(folder: Path) -> None:
                 "dtype": _dtype(j["dtype"]),
                 "rounded": _dtype(j["rounded"]),
                 "rows": None if j["rows"] is None else tuple(j["rows"]),
+                "units": tuple(j["units"]),
             }
         )
         for i, j in enumerate(request["jobs"])

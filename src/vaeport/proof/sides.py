@@ -155,23 +155,7 @@ class NativeSide:
         state = {k: v.clone() for k, v in vae.state_dict().items()}
 
         def outputs(x: Tensor, z: Tensor, tap: ClampTap, whole: bool) -> Outputs:
-            posterior = vae.encode(x).latent_dist
-            mean = posterior.mode()
-            tap.seen.clear()
-            with drawn_noise():
-                decoded = vae.decode(vae.denormalize(z) if self.normalized else z).sample
-            found = {
-                "mean": mean,
-                "std": posterior.std,
-                "moments": posterior.parameters,
-                "normalized": vae.normalize(mean),
-                "decoded": decoded,
-                "unclamped": tap.raw(decoded),
-            }
-            if whole:
-                with drawn_noise():
-                    found["round_trip"] = vae.decode(mean).sample
-            return found
+            return self.outputs(vae, x, z, tap, whole)
 
         def traced(x: Tensor, z: Tensor) -> None:
             assert vae.encoder is not None
@@ -179,6 +163,27 @@ class NativeSide:
             vae.decoder_at()(z)
 
         yield from carry_out(vae, lambda: vae.load_state_dict(state, strict=True), jobs, outputs, traced, self.device)
+
+    def outputs(self, vae: VAE, x: Tensor, z: Tensor, tap: ClampTap, whole: bool) -> Outputs:
+        """Encode and decode by name, with the noise that the reference gets; `whole` adds the round trip."""
+        found = self.half("encode", vae, x, z, tap)
+        found |= self.half("decode", vae, x, z, tap)
+        if whole:
+            with drawn_noise():
+                found["round_trip"] = vae.decode(found["mean"]).sample
+        return found
+
+    def half(self, half: str, vae: VAE, x: Tensor, z: Tensor, tap: ClampTap) -> Outputs:
+        """The outputs of "encode" or "decode"."""
+        if half == "encode":
+            posterior = vae.encode(x).latent_dist
+            mean = posterior.mode()
+            latent = vae.normalize(mean)
+            return {"mean": mean, "std": posterior.std, "moments": posterior.parameters, "normalized": latent}
+        tap.seen.clear()
+        with drawn_noise():
+            decoded = vae.decode(vae.denormalize(z) if self.normalized else z).sample
+        return {"decoded": decoded, "unclamped": tap.raw(decoded)}
 
 
 def _shown_place(path: str) -> str:

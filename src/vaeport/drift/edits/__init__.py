@@ -1,0 +1,1 @@
+"""Changes to a native model that may be the one that is missing: each can be made, tried, and taken back."""

@@ -1,0 +1,176 @@
+"""Edits that are fitted: what has to be done to a tensor of the native side so that it is the reference's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations, permutations
+
+import torch
+from torch import Tensor, nn
+
+from vaeport.drift.edits.edit import Edit, Scope, Undo
+from vaeport.drift.edits.functions import UNARY, Function
+
+CLOSE = 1e-9
+
+
+def fits(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Function]]:
+    """(cause, what should be done, how) for all that make `wanted` of `found`, the simplest first."""
+    for cause, says, function in _candidates(found, wanted):
+        try:
+            made = function(found)
+        except (RuntimeError, IndexError):
+            continue
+        if made.shape == wanted.shape and close(made, wanted):
+            yield cause, says, function
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Equal up to what a fit may lose."""
+    return bool((a - b).abs().amax() <= CLOSE * b.abs().amax()) if a.numel() else True
+
+
+def _candidates(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Function]]:
+    if found.shape == wanted.shape:
+        yield from _affine(found, wanted)
+        for name, function in UNARY.items():
+            yield "activation", f"{name} is missing", function
+        yield from _channels(found, wanted)
+        yield from _shifts(found)
+    yield from _turned(found, wanted)
+
+
+def _affine(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Function]]:
+    factor = ((found * wanted).sum() / found.square().sum().clamp_min(1e-300)).item()
+    yield "scale", f"it should be multiplied by {factor:.10g}", lambda x: x * factor
+    a, b = _line(found.flatten(), wanted.flatten())
+    yield "shift", f"{b.item():.10g} should be added", lambda x: x + b
+    yield "value range", f"it should be multiplied by {a.item():.10g} and {b.item():.10g} added", lambda x: x * a + b
+    if found.dim() > 2:
+        rows = (found.transpose(0, 1).flatten(1), wanted.transpose(0, 1).flatten(1))
+        scale, shift = (t.view(-1, *(1,) * (found.dim() - 2)) for t in _line(*rows))
+        yield "normalisation", "each channel should be multiplied and shifted", lambda x: x * scale + shift
+
+
+def _line(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Least squares of y = a x + b along the last axis."""
+    mx, my = x.mean(-1, keepdim=True), y.mean(-1, keepdim=True)
+    a = ((x - mx) * (y - my)).sum(-1) / (x - mx).square().sum(-1).clamp_min(1e-300)
+    return a, my.squeeze(-1) - a * mx.squeeze(-1)
+
+
+def _channels(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Function]]:
+    """A permutation of the channels, found by their sums."""
+    if found.dim() < 3:
+        return
+    ours, theirs = (_sums(t) for t in (found, wanted))
+    distance = (ours[:, None] - theirs[None]).abs().sum(-1)
+    order = distance.argmin(0)
+    if len(order.unique()) == len(order):
+        shown = order.tolist() if len(order) <= 16 else "another order"
+        yield "channel order", f"its channels should be {shown}", lambda x: x[:, order]
+    for parts in (2, 3, 4, 8, 16):
+        if found.shape[1] % parts == 0 and found.shape[1] > parts:
+            says = f"its channels should be interleaved in {parts}"
+            yield "channel order", says, lambda x, n=parts: x.unflatten(1, (n, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def _sums(t: Tensor) -> Tensor:
+    rows = t.transpose(0, 1).flatten(1)
+    ramp = torch.arange(rows.shape[1], dtype=t.dtype) / rows.shape[1]
+    return torch.stack((rows.sum(1), rows.square().sum(1), (rows * ramp).sum(1)), 1)
+
+
+def _shifts(found: Tensor) -> Iterator[tuple[str, str, Function]]:
+    for axis in range(2, found.dim()):
+        for step in (1, -1, 2, -2, 3, -3, 4, -4):
+            if abs(step) < found.shape[axis]:
+                yield "shift", f"axis {axis} should be rolled by {step}", lambda x, s=step, a=axis: x.roll(s, a)
+    for axes in (axes for n in (1, 2, 3) for axes in combinations(range(1, found.dim()), n)):
+        yield "flip", f"axes {list(axes)} should run the other way", lambda x, a=axes: x.flip(a)
+
+
+def _turned(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Function]]:
+    """Axes in another order; ends cut off."""
+    if found.dim() == wanted.dim() <= 5:
+        for order in list(permutations(range(1, found.dim())))[1:]:
+            says = f"its axes should be in the order {[0, *order]}"
+            yield "layout", says, lambda x, o=order: x.permute(0, *o)
+        different = [a for a in range(found.dim()) if found.shape[a] != wanted.shape[a]]
+        if len(different) == 1:
+            axis, n = different[0], wanted.shape[different[0]]
+            for start in range(min(8, max(0, found.shape[axis] - n + 1))):
+                says = f"axis {axis} should be cut to {start}..{start + n}"
+                yield "crop", says, lambda x, a=axis, s=start, k=found.shape[axis] - n: x.narrow(a, s, x.shape[a] - k)
+
+
+def fitted_edits(scope: Scope, at: str) -> Iterator[Edit]:
+    """`at`: "before PATH" or "inside", "after", "around PATH" with the unit's path: a function in front of it, or behind."""
+    word, _, path = at.partition(" ")
+    if scope.found is None or scope.wanted is None:
+        return
+    hooked = _before if word == "before" else _behind
+    for cause, says, function in fits(scope.found, scope.wanted):
+        where = "what it is given" if word == "before" else "what it gives"
+        yield Edit(cause, f"{where}: {says}", path, hooked(path, function))
+
+
+def _before(path: str, function: Function) -> Callable[[nn.Module], Undo]:
+    def apply(model: nn.Module) -> Undo:
+        hook = lambda module, args: (function(args[0]), *args[1:])  # noqa: E731
+        return model.get_submodule(path).register_forward_pre_hook(hook, prepend=True).remove
+
+    return apply
+
+
+def _behind(path: str, function: Function) -> Callable[[nn.Module], Undo]:
+    def apply(model: nn.Module) -> Undo:
+        handle = model.get_submodule(path).register_forward_hook(lambda module, args, out: function(out), prepend=True)
+        return handle.remove
+
+    return apply
+
+
+def combined_edits(scope: Scope, at: str, sources: list[tuple[str, str, Tensor]]) -> Iterator[Edit]:
+    """wanted = a * found + b * another tensor of the unit: a residual that is missing, doubled, or has another weight.
+
+    sources     (module path, "in" or "out", its tensor)
+    """
+    word, _, path = at.partition(" ")
+    found, wanted = scope.found, scope.wanted
+    if found is None or wanted is None or found.shape != wanted.shape:
+        return
+    for other, end, tensor in sources:
+        if tensor.shape != wanted.shape:
+            continue
+        columns = torch.stack((found.flatten(), tensor.flatten()), 1)
+        factors = torch.linalg.lstsq(columns, wanted.flatten()[:, None]).solution.flatten()
+        a, b = (float(f"{v:.12g}") for v in factors.tolist())
+        if not close(a * found + b * tensor, wanted) or abs(b) < CLOSE:
+            continue
+        what = {(1.0, 1.0): "residual missing"}.get((round(a, 9), round(b, 9)), "residual scale")
+        says = f"should be {a:.6g} times itself plus {b:.6g} times what {other or 'the model'} {'is given' if end == 'in' else 'gives'}"
+        yield Edit(what, says, path, _combined(path, word, (other, end), a, b))
+
+
+def _combined(path: str, word: str, source: tuple[str, str], a: float, b: float) -> Callable[[nn.Module], Undo]:
+    def apply(model: nn.Module) -> Undo:
+        held: list[Tensor] = []
+        origin = model.get_submodule(source[0])
+        if source[1] == "in":
+            keep = origin.register_forward_pre_hook(lambda m, args: held.append(args[0].clone()))
+        else:
+            keep = origin.register_forward_hook(lambda m, args, out: held.append(out.clone()))
+
+        def added(x: Tensor) -> Tensor:
+            return a * x + b * held.pop()
+
+        use = _before(path, added)(model) if word == "before" else _behind(path, added)(model)
+
+        def undo() -> None:
+            keep.remove()
+            use()
+
+        return undo
+
+    return apply

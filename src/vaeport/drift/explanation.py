@@ -1,0 +1,121 @@
+"""`Explanation`: what differs, why, and what mends it, as data, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vaeport.vae import VAE
+
+GATE = "then gate S holds"
+
+
+@dataclass
+class Finding:
+    """One fault.
+
+    unit            innermost aligned native module; "" for the VAE's own steps
+    reference_unit  the reference's module
+    where           "inside", "after" (its last steps), "before CHILD", or the output that differs
+    module          the module, or the model "", that the change is made in
+    cause           its class; None when no change that was tried mends it
+    change          in words
+    places          file:line of both sides, native first
+    operations      the first operation that differs, of both sides
+    error           relative rms difference there
+    remaining       after the change
+    """
+
+    unit: str
+    reference_unit: str
+    where: str
+    module: str
+    cause: str | None
+    change: str
+    error: float
+    remaining: float | None = None
+    places: tuple[str, str] = ("unknown", "unknown")
+    operations: tuple[str, str] | None = None
+    tried: int = 0
+    apply: Callable[[VAE], Any] | None = field(default=None, repr=False)
+
+    def fix(self, vae: VAE) -> None:
+        """Makes the change on a fresh copy of the native side."""
+        if self.apply is not None:
+            self.apply(vae)
+
+    def line(self) -> str:
+        """One line: place, cause, and the proof of it."""
+        at = self.unit or "the VAE's own steps"
+        where = "" if self.where == "inside" else f", {self.where}"
+        told = f"{self.module or 'vae'}: {self.change}" if self.module != self.unit or not self.unit else self.change
+        says = f"{told}; {GATE}" if self.cause else f"{self.change} ({self.tried} changes tried)"
+        return f"origin {at}{where} ({self.places[0]} / {self.places[1]}): {says}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {name: value for name, value in asdict_without(self, "apply").items()}
+
+
+@dataclass
+class UnitRow:
+    """One aligned unit: its own error on the reference's input, and what became of it."""
+
+    unit: str
+    reference: str
+    error: float | None
+    status: str
+
+
+@dataclass
+class Explanation:
+    """The answer.
+
+    findings    in the order of execution; empty when both sides agree
+    explained   with all changes gate S holds, on inputs that the search did not use
+    left_out    what was not compared, and why
+    units       every aligned unit
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    explained: bool = True
+    left_out: list[str] = field(default_factory=list)
+    units: list[UnitRow] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """For a terminal: one line per finding first."""
+        if not self.findings:
+            compared = sum(row.status == "same" for row in self.units)
+            found = [f"no unit differs ({compared} of {len(self.units)} compared)"]
+        else:
+            found = [finding.line() for finding in self.findings]
+            for finding in self.findings:
+                if finding.operations:
+                    found.append(f"  first differing operation in {finding.unit or 'vae'}: {finding.operations[0]}; there: {finding.operations[1]}")
+            if not self.explained:
+                found.append("with these changes gate S does not hold yet")
+        return found + [f"left out: {text}" for text in self.left_out]
+
+    def table(self) -> list[str]:
+        """Every unit that differs, and how many do not."""
+        rows = [row for row in self.units if row.status != "same"]
+        width = max((len(row.unit) for row in rows), default=0)
+        lines = [f"{row.unit:{width}}  {'-' if row.error is None else f'{row.error:.2e}':>9}  {row.status}  {row.reference}" for row in rows]
+        return [*lines, f"{sum(row.status == 'same' for row in self.units)} units are the same"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "findings": [finding.to_json() for finding in self.findings],
+            "explained": self.explained,
+            "left_out": self.left_out,
+            "units": [asdict(row) for row in self.units],
+            "seconds": self.seconds,
+        }
+
+
+def asdict_without(value: Any, *names: str) -> dict[str, Any]:
+    """The fields of a dataclass but some."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__ if name not in names}

@@ -1,0 +1,224 @@
+"""The search for the change that mends one place: made, tried on the reference's own tensors, and taken back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaeport.drift.edits.attributes import attribute_edits
+from vaeport.drift.edits.calls import call_edits, calls_in
+from vaeport.drift.edits.edit import Edit, Scope, values
+from vaeport.drift.edits.fits import combined_edits, fitted_edits
+from vaeport.drift.edits.latents import latent_edits, normalisation_edits
+from vaeport.drift.edits.parameters import parameter_edits
+from vaeport.drift.edits.structure import structure_edits
+from vaeport.drift.forced import DECODE, ENCODE, FORCE, FREE, OPEN, SKIP, STAGES, Difference, Forcing, Spot
+
+_OUTPUTS = {name for names in STAGES.values() for name in names}
+
+
+@dataclass
+class Place:
+    """One unit, or the VAE's own steps "", with all that differs there."""
+
+    unit: str
+    differences: list[Difference]
+
+    @property
+    def spots(self) -> list[Spot]:
+        """Where."""
+        return [d.spot for d in self.differences]
+
+
+def places_of(found: Sequence[Difference]) -> list[Place]:
+    """By unit, in the order of execution."""
+    units: dict[str, list[Difference]] = {}
+    for difference in found:
+        units.setdefault(difference.spot.unit, []).append(difference)
+    return [Place(unit, differences) for unit, differences in units.items()]
+
+
+class Trial:
+    """A place under one case: everything around it gives what the reference gave, without running."""
+
+    def __init__(self, forcing: Forcing, place: Place) -> None:
+        self.forcing, self.place = forcing, place
+        above = _above(place.unit, forcing.parents)
+        self.around = [s.at.partition(" ")[2] for s in place.spots if s.at.startswith("around ")]
+        self.modes = {u: OPEN for u in above} | {u: FORCE for u in self.around}
+        if place.unit:
+            self.modes[place.unit] = FORCE
+        # what lies inside a unit that is skipped does not run
+        entered = {"", place.unit, *above, *self.around}
+        beside = {u: SKIP for u, parent in forcing.parents.items() if parent in entered and u not in self.modes}
+        inside = {u for u in beside if place.unit and place.unit in _above(u, forcing.parents)}
+        self.free = {u: mode for u, mode in (self.modes | beside).items() if u not in inside}
+        self.modes |= beside
+        self.halves = _halves(place, forcing)
+        # a unit may be called several times
+        self.until = place.unit if (place.unit, 1) not in forcing.shapes else None
+
+    def errors(self) -> list[Difference]:
+        """What differs at the place."""
+        found = self.forcing.run(self.halves, self.modes, FREE, self.until)
+        return [d for d in found if d.spot.unit == self.place.unit]
+
+    def whole(self) -> list[Difference]:
+        """The same with nothing inside the unit replaced: its function, and nothing else."""
+        found = self.forcing.run(self.halves, self.free, FREE, self.until)
+        return [d for d in found if d.spot.unit == self.place.unit and not d.spot.at.startswith("before")]
+
+
+def _above(unit: str, parents: dict[str, str]) -> list[str]:
+    found = []
+    while parents.get(unit):
+        unit = parents[unit]
+        found.append(unit)
+    return found
+
+
+def _halves(place: Place, forcing: Forcing) -> tuple[str, ...]:
+    names = [s.at.partition(" ")[2] or place.unit for s in place.spots]
+    tops = {name.split(".")[0] for name in names if name} & {"encoder", "decoder"}
+    stages = {half for half, stage in STAGES.items() for s in place.spots if s.at in stage}
+    wanted = {"encoder": "encode", "decoder": "decode"}
+    halves = stages | {wanted[top] for top in tops}
+    return tuple(half for half in ("encode", "decode") if half in halves) or ("encode", "decode")
+
+
+def edits_for(trial: Trial, reference_unit: str) -> Iterator[Edit]:
+    """Changes to try, the likeliest first."""
+    forcing, place = trial.forcing, trial.place
+    first = next((d for d in place.differences if d.found is not None and d.wanted is not None), None)
+    scope = Scope(
+        forcing.vae,
+        modules_of(trial),
+        hints_of(forcing, reference_unit),
+        None if first is None else first.found,
+        None if first is None else first.wanted,
+    )
+    outputs = [d for d in place.differences if d.spot.at in _OUTPUTS]
+    yield from attribute_edits(scope)
+    if place.unit or not outputs:
+        calls = calls_in(scope, trial.errors)
+        yield from _simple_first(call_edits(scope, calls))
+        yield from structure_edits(scope)
+        yield from parameter_edits(scope)
+        if first is not None:
+            spot = first.spot.at if " " in first.spot.at else f"{first.spot.at} {place.unit}"
+            yield from fitted_edits(scope, spot)
+            yield from combined_edits(scope, spot, _sources(trial))
+    for difference in outputs:
+        around = Scope(forcing.vae, [""], scope.hints, difference.found, difference.wanted)
+        if difference.spot.at == "normalized":
+            yield from normalisation_edits(around, forcing.outputs("encode").get("mean"))
+        yield from latent_edits(around, difference.spot.at)
+
+
+def _simple_first(edits: Iterator[Edit]) -> Iterator[Edit]:
+    late = []
+    for edit in edits:
+        if edit.cause in ("operation",):
+            late.append(edit)
+        else:
+            yield edit
+    yield from late
+
+
+def modules_of(trial: Trial) -> list[str]:
+    """The unit's own modules: those of its aligned children are theirs."""
+    forcing, unit = trial.forcing, trial.place.unit
+    aligned = {u.native for u in forcing.units} - set(trial.around)
+    names = [name for name, _ in forcing.vae.named_modules()]
+    if not unit:
+        tops = ("encoder", "decoder")
+        return [n for n in names if n not in aligned and not any(_within(n, t) for t in (*tops, *aligned))]
+    children = [u for u in aligned if u != unit and _within(u, unit)]
+    return [n for n in names if _within(n, unit) and not any(_within(n, c) for c in children)]
+
+
+def _within(name: str, unit: str) -> bool:
+    return name == unit or name.startswith(f"{unit}.")
+
+
+def hints_of(forcing: Forcing, reference_unit: str) -> list[object]:
+    """Constants of the reference's module and of its operations."""
+    record = forcing.truth.captured.record
+    path = "" if reference_unit in (ENCODE, DECODE) else reference_unit
+    found: list[object] = []
+    if path in record.units:
+        found += values(record.units[path].constants)
+    for operation in record.operations:
+        if path and _within(operation.unit, path):
+            found += values(operation.constants)
+    unique: list[object] = []
+    for value in found:
+        if not any(type(value) is type(u) and value == u for u in unique):
+            unique.append(value)
+    return unique
+
+
+def _sources(trial: Trial) -> list[tuple[str, str, Tensor]]:
+    """Tensors of the unit and its children that a residual could be."""
+    forcing, found = trial.forcing, []
+    near = [u for u in forcing.units if u.native == trial.place.unit or forcing.parents.get(u.native) == trial.place.unit]
+    for unit in near:
+        for end in ("in", "out"):
+            if unit.native == trial.place.unit and end == "out":
+                continue
+            calls = forcing.truth.calls(unit.reference, end)
+            shape = None if not trial.place.differences else trial.place.differences[0].found
+            if calls and shape is not None:
+                tensor = forcing.truth.fitted(unit.reference, end, shape.shape, 0)
+                if tensor is not None:
+                    found.append((unit.native, end, tensor))
+    return found
+
+
+@dataclass
+class Answer:
+    """The change that mends a place, or None; how many were tried; what was left of the error."""
+
+    edit: Edit | None
+    tried: int
+    remaining: float | None = None
+    partly: bool = False
+
+
+def search(trial: Trial, checks: Sequence[Trial], reference_unit: str, seconds: float) -> Answer:
+    """The first change after which nothing differs at the place, in this case and in those of `checks`.
+
+    When several faults lie there, the first that mends one spot and breaks none.
+    """
+    before = {d.spot: d.error for d in trial.place.differences}
+    deadline, tried = time.monotonic() + seconds, 0
+    partly: tuple[Edit, float] | None = None
+    for edit in edits_for(trial, reference_unit):
+        if time.monotonic() > deadline:
+            break
+        tried += 1
+        after = _tried(edit, trial)
+        if after is None:
+            continue
+        left = {d.spot: d.error for d in after}
+        if not left and all(_tried(edit, check) == [] for check in checks):
+            return Answer(edit, tried, 0.0)
+        if partly is None and len(before) > 1 and set(left) < set(before):
+            partly = edit, max(left.values())
+    if partly is not None:
+        return Answer(partly[0], tried, partly[1], True)
+    return Answer(None, tried)
+
+
+@torch.no_grad()
+def _tried(edit: Edit, trial: Trial) -> list[Difference] | None:
+    try:
+        with edit.applied(trial.forcing.vae):
+            return trial.errors()
+    except Exception:  # a change may be impossible in any way
+        return None
+
