@@ -86,6 +86,13 @@ BREAKS = [
         "\nstrict_load: blocked",
         None,
     ),
+    (
+        "cleanup-gate",
+        "component_skill_handoff",
+        "concerns_or_unknowns: none",
+        'concerns_or_unknowns: "[cleanup-gate] FAIL"',
+        "concerns_or_unknowns",
+    ),
     ("retry-request", "component_skill_handoff", "phase_6_continue", "phase_5_conversion_retry", None),
     ("conversion-edited", "component_skill_handoff", "[fastvideo/models", "[converted_weights/x", "files_changed"),
     ("allowed-keys", "component_context", "production_loader_strictness: strict", LAX, "conversion.mapping_notes"),

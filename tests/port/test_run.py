@@ -105,18 +105,21 @@ def mapped(mapped_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return root
 
 
+def of_file(root: Path) -> Request:
+    """A port of the official file below a root."""
+    source, weights = f"{root / 'official' / 'autoencoder.py'}:AutoEncoder", str(root / "official.safetensors")
+    return Request(source, "narrow", arguments=PARAMS, weights=weights, dtypes=("float32",), root=root)
+
+
 @pytest.fixture(scope="module")
 def ported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PortState, list[str]]:
     """A port from an official file to its hand-over."""
     root = tmp_path_factory.mktemp("port")
-    source = root / "official" / "autoencoder.py"
-    source.parent.mkdir()
-    source.write_text(OFFICIAL)
-    weights = checkpoint(root, WIDE, prefix="core.")
+    (root / "official").mkdir()
+    (root / "official" / "autoencoder.py").write_text(OFFICIAL)
+    checkpoint(root, WIDE, prefix="core.")
     said: list[str] = []
-    asked = Request(
-        f"{source}:AutoEncoder", "narrow", arguments=PARAMS, weights=str(weights), dtypes=("float32",), root=root
-    )
+    asked = of_file(root)
     state, code = Port(asked, said.append).run()
     assert code == 0, "\n".join(said) + (asked.path("parity.log").read_text() if state.parity.result else "")
     return root, state, said
@@ -152,6 +155,35 @@ def test_every_view_is_sound(ported: tuple[Path, PortState, list[str]]) -> None:
     assert {str(file): [str(f) for f in check_packet(file)] for file in packets} == {str(file): [] for file in packets}
     assert str(root) not in (root / state.readme).read_text()
     assert str(root) not in (root / state.parity.test).read_text()
+
+
+def test_the_cleanup_gate_is_checked_at_every_hand_over(ported: tuple[Path, PortState, list[str]]) -> None:
+    root, state, _ = ported
+    asked, handoff = of_file(root), of_file(root).path("component_skill_handoff.yaml")
+    assert state.cleanup.outcome == "incomplete"
+    assert any("project: not a repository, so not checked" in line for line in state.cleanup.leftovers)
+    assert "[cleanup-gate] INCOMPLETE" in handoff.read_text()
+    for words in ("init", "add official", "-c user.name=a -c user.email=a@example.org commit -m one"):
+        subprocess.run(["git", *words.split()], cwd=root, check=True, capture_output=True)
+    state, code = Port(asked).run()
+    assert (code, state.cleanup.outcome, state.cleanup.leftovers) == (0, "pass", ())
+    assert "[cleanup-gate] PASS" in handoff.read_text()
+    assert "[cleanup-gate] PASS" in (root / state.readme).read_text()
+    left = [root / "official" / "debug.py", asked.path("trace.jsonl")]
+    for file in left:
+        file.write_text("")
+    state, code = Port(asked).run()
+    assert (code, state.cleanup.outcome, state.next_step) == (1, "fail", "blocked")
+    assert [line.split(":")[0] for line in state.cleanup.leftovers] == [
+        "untracked project",
+        "stray ports/narrow_vae/trace.jsonl",
+    ]
+    assert "[cleanup-gate] FAIL" in handoff.read_text()
+    assert check_packet(handoff) == []
+    for file in left:
+        file.unlink()
+    state, code = Port(asked).run()
+    assert (code, state.cleanup.outcome, state.steps.handoff.status) == (0, "pass", "complete")
 
 
 def test_the_test_that_was_written_is_formatted(ported: tuple[Path, PortState, list[str]]) -> None:

@@ -44,7 +44,9 @@ def units_of(mapped: Plan, called: Container[str]) -> tuple[Unit, ...]:
     for keys, native in chains.items():
         reference = shared[keys]
         even = len(native) == len(reference)
-        found += [Unit(*pair) for pair in (zip(native, reference, strict=True) if even else [(native[0], reference[0])])]
+        found += [
+            Unit(*pair) for pair in (zip(native, reference, strict=True) if even else [(native[0], reference[0])])
+        ]
     order = {path: i for i, path in enumerate(ours)}
     return tuple(sorted(found, key=lambda unit: order[unit.native]))
 

@@ -2,197 +2,217 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from torch import nn
 
-from vaeport.drift.align import Unit, paths_of, units_of
+from vaeport.drift.edits.edit import Edit
 from vaeport.drift.edits.parameters import weight_edits
 from vaeport.drift.explanation import Explanation, Finding, UnitRow
-from vaeport.drift.forced import DECODE, ENCODE, Difference, Forcing, Spot, Truth, error_of
+from vaeport.drift.forced import Difference, Forcing, Spot, error_of
 from vaeport.drift.inside import first_differing
+from vaeport.drift.pieces import unlike_whole
+from vaeport.drift.prepare import Prepared, opened, prepared
 from vaeport.drift.search import Place, Trial, places_of, search
-from vaeport.errors import ProofError
+from vaeport.drift.state import left_behind, resetting, snapshot
+from vaeport.layers import SAMPLES, TIME
 from vaeport.proof.cases import Case
-from vaeport.proof.jobs import Job
+from vaeport.proof.gates import SAME_FUNCTION
 from vaeport.proof.prove import Proof
-from vaeport.proof.recording import Captured, written_at
-from vaeport.vae import VAE
+from vaeport.proof.recording import written_at
 
-MOST = 6
+HALVES = ("encode", "decode")
+MOST = 8
 """Faults that are peeled off one after the other."""
 
 
-def explain(proof: Proof, *, cases: Sequence[Case] | None = None, seconds: float = 120.0) -> Explanation:
+def explain(
+    proof: Proof, *, cases: Sequence[Case] | None = None, given: Prepared | None = None, seconds: float = 120.0
+) -> Explanation:
     """Why `proof.native` is not `proof.reference`; see `Explanation`.
 
-    cases       what both sides are run on, two at least, of different shapes; by default those of the proof
+    cases       what both sides are run on, of different shapes; by default those of the proof. A change that is found
+                on one of them has to hold on the others
+    given       what the reference did, if it has run already
     seconds     for the search for one cause
 
-    ProofError if a side does not run at all.
+    ProofError if the reference does not run.
     """
-    with tempfile.TemporaryDirectory(prefix="vaeport-drift-") as folder:
-        return _Explainer(proof, cases, Path(folder), seconds).run()
+    if given is not None:
+        return _Explainer(proof, given, seconds).run()
+    with prepared(proof, cases) as made:
+        return _Explainer(proof, made, seconds).run()
 
 
 class _Explainer:
-    def __init__(self, proof: Proof, cases: Sequence[Case] | None, folder: Path, seconds: float) -> None:
-        self.proof, self.folder, self.seconds = proof, folder, seconds
-        self.answer = Explanation()
-        start = time.monotonic()
-        self.mapped, self.weights = proof.prepared(folder)
-        self.truths = self._run_reference([c for c in cases or proof.chosen_cases if c.skip is None])
-        self.answer.seconds["reference"] = time.monotonic() - start
-        record = self.truths[0].captured.record
-        called = {path for path, unit in record.units.items() if unit.calls}
-        self.units = (Unit("encoder", ENCODE), Unit("decoder", DECODE), *units_of(self.mapped, called))
-        self.references = {unit.native: unit.reference for unit in self.units}
-        self.vae = self._opened()
-
-    def _run_reference(self, cases: Sequence[Case]) -> list[Truth]:
-        jobs, inputs = [], []
-        for i, case in enumerate(cases):
-            x, z = case.inputs(self.proof.seed + i)
-            inputs.append((x.double(), z.double()))
-            jobs.append(Job(case.name, x, z, units=paths_of(self.mapped), folder=str(self.folder / f"case{i}")))
-        captures = list(self.proof.reference.run(self.weights, jobs))
-        for case, capture in zip(cases, captures, strict=True):
-            if capture.error is not None:
-                raise ProofError("the reference does not run", where=case.name, found=capture.error)
-        raw = not self.proof.native.normalized
-        return [
-            Truth(x, z, capture.outputs, Captured(self.folder / f"case{i}"), raw)
-            for i, ((x, z), capture) in enumerate(zip(inputs, captures, strict=True))
-        ]
-
-    def _opened(self) -> VAE:
-        vae = self.proof.native.open(self.weights)
-        nn.Module.to(vae, torch.float64)
-        return vae.eval().requires_grad_(False)
+    def __init__(self, proof: Proof, given: Prepared, seconds: float) -> None:
+        self.given, self.seconds = given, seconds
+        self.answer = Explanation(seconds={"reference": given.seconds})
+        self.vae = opened(proof, given.weights)
+        self.forcings = [Forcing(proof.native, self.vae, given.units, truth) for truth in given.truths]
+        self.case = 0
 
     def run(self) -> Explanation:
+        """All faults, one after the other; each is mended before the next is looked for."""
         start = time.monotonic()
-        pieces = self.vae.encode_pieces, self.vae.decode_pieces
+        self._state()
+        in_pieces = self.vae.encode_pieces, self.vae.decode_pieces
         # hooks see modules that are called, and pieces go through `step`
         self.vae.encode_pieces = self.vae.decode_pieces = None
-        self.forcings = [Forcing(self.proof.native, self.vae, self.units, truth) for truth in self.truths]
-        self._weights()
-        unexplained: set[str] = set()
-        first: list[Difference] | None = None
-        for _ in range(MOST):
+        found = self._differences()
+        self._rows(found)
+        if self._weights(found):
             found = self._differences()
-            first = found if first is None else first
+        unexplained: set[str] = set()
+        for _ in range(MOST):
             places = [place for place in places_of(found) if place.unit not in unexplained]
             if not places:
                 break
-            if not self._explain(places[0]):
+            if self._explain(places[0]):
+                found = self._differences()
+            else:
                 unexplained.add(places[0].unit)
-        self._rows(first or [])
-        self.vae.encode_pieces, self.vae.decode_pieces = pieces
+        self.vae.encode_pieces, self.vae.decode_pieces = in_pieces
+        if not unexplained:
+            self._pieces()
         self.answer.explained = self._holds()
         self.answer.seconds["search"] = time.monotonic() - start
         return self.answer
 
     def _differences(self) -> list[Difference]:
-        """Those of the first case that has any; what a whole unit does not show is how the sides are cut up."""
-        runs = [forcing.run(("encode", "decode"), {}) for forcing in self.forcings]
-        for i, found in enumerate(runs):
-            self.case = i
+        """Those of the first case that has any."""
+        for self.case, forcing in enumerate(self.forcings):
+            found = forcing.run(HALVES, {})
             clean: dict[str, bool] = {}
-            real = [d for d in found if not self._by_design(d, clean)]
+            real = [difference for difference in found if not self._by_design(difference, clean)]
             if real:
                 return real
         return []
 
     def _by_design(self, difference: Difference, clean: dict[str, bool]) -> bool:
-        """The unit around it is right as a whole."""
+        """The unit around it is right as a whole: the sides are only cut up differently."""
         forcing, unit = self.forcings[self.case], difference.spot.unit
         around = forcing.parents.get(unit, "") if difference.spot.at == "inside" else unit
-        for name in (around, forcing.parents.get(around, "")):
-            if name and name not in clean:
+        for name in filter(None, (around, forcing.parents.get(around, ""))):
+            if name not in clean:
                 clean[name] = not Trial(forcing, Place(name, [Difference(Spot(name, "after"), 0.0)])).whole()
-            if name and clean[name]:
+            if clean[name]:
                 return True
         return False
 
     def _explain(self, place: Place) -> bool:
-        forcing = self.forcings[self.case]
-        trial = Trial(forcing, place)
-        checks = [Trial(other, place) for other in self.forcings if other is not forcing]
-        reference = self.references.get(place.unit, "")
-        where = place.spots[0].at
-        module = self.vae.get_submodule(place.unit)
-        operations, at = first_differing(trial, reference)
-        here = at[0] or written_at(module)
-        record = forcing.truth.captured.record
-        there = at[1] or (record.units[reference].place if reference in record.units else "unknown")
-        says = place.differences[0].says or (operations and f"{operations[0]} differs from {operations[1]}") or ""
+        """Looks for the change that mends a place, and makes it."""
+        forcing, worst = self.forcings[self.case], place.differences[0]
+        trials = [Trial(one, place) for one in (forcing, *(f for f in self.forcings if f is not forcing))]
+        reference = self.given.references.get(place.unit, "")
+        operations, at = first_differing(trials, reference)
         with ExitStack() as kept:
-            for truth in self.truths:
+            for truth in self.given.truths:
                 kept.enter_context(truth.kept())
-            found = search(trial, checks, reference, self.seconds)
-        finding = Finding(
-            place.unit, reference, where, place.unit, None,
-            f"no change that was tried mends it{f'; {says}' if says else ''}",
-            place.differences[0].error, places=(here, there), operations=operations, tried=found.tried,
-        )
-        self.answer.findings.append(finding)
+            found = search(trials[0], trials[1:], reference, self.seconds)
+        finding = self._finding(place.unit, worst.spot.at, worst.error, found.edit)
+        finding.operations, finding.tried, finding.remaining = operations, found.tried, found.remaining
+        finding.places = (at[0] or finding.places[0], at[1] or finding.places[1])
         if found.edit is None:
+            finding.change = "; ".join(filter(None, (finding.change, worst.says)))
             return False
-        finding.cause, finding.change, finding.module = found.edit.cause, found.edit.change, found.edit.module
-        finding.apply, finding.remaining = found.edit.apply, found.remaining
         found.edit.apply(self.vae)
         return True
 
-    def _weights(self) -> None:
-        """Weights that are not what the map makes of the reference's."""
-        steps = {step.native: step for step in self.mapped.steps}
-        with safe_open(self.weights, framework="pt") as file:
+    def _finding(self, unit: str, where: str, error: float, edit: Edit | None) -> Finding:
+        module = unit if edit is None else edit.module
+        here = written_at(self.vae.get_submodule(module))
+        cause, change = (None, "no change that was tried mends it") if edit is None else (edit.cause, edit.change)
+        finding = Finding(
+            unit,
+            self.given.references.get(unit, ""),
+            where,
+            module,
+            cause,
+            change,
+            error,
+            places=(here, self.given.place(unit)),
+            apply=None if edit is None else edit.apply,
+        )
+        self.answer.findings.append(finding)
+        return finding
 
-            def expected(name: str) -> torch.Tensor:
-                return steps[name].read(file.get_tensor).double()
+    def _weights(self, found: Sequence[Difference]) -> bool:
+        """Mends weights that are not what the map makes of the reference's."""
+        errors = {difference.spot.unit: difference.error for difference in found}
+        before = len(self.answer.findings)
+        for edit in weight_edits(self.vae, self.given.expected, self.given.names):
+            owner = self.given.owner(edit.module)
+            self._finding(owner, "inside", errors.get(owner, 0.0), edit).remaining = 0.0
+            edit.apply(self.vae)
+        return len(self.answer.findings) > before
 
-            for edit in weight_edits(self.vae, expected, list(steps)):
-                owner = max((u.native for u in self.units if _within(edit.module, u.native)), key=len, default="")
-                reference = self.references.get(owner, "")
-                here = written_at(self.vae.get_submodule(edit.module))
-                record = self.truths[0].captured.record
-                there = record.units[reference].place if reference in record.units else "unknown"
-                self.answer.findings.append(
-                    Finding(owner, reference, "inside", edit.module, edit.cause, edit.change, float("nan"), 0.0, (here, there), apply=edit.apply)
-                )
-                edit.apply(self.vae)
+    def _state(self) -> None:
+        """A second run on the same input has to give the same."""
+        forcing = self.forcings[0]
+        before = snapshot(self.vae)
+        for half in HALVES:
+            try:
+                first, second = forcing.outputs(half), forcing.outputs(half)
+            except Exception:  # a wrong port may raise anything; the run between hooks says where
+                return
+            worst = max(error_of(second[name], value) for name, value in first.items())
+            if worst == 0.0:
+                continue
+            left = left_behind(self.vae, before)
+            if not left:
+                self.answer.left_out.append(f"{half} is not deterministic: two runs differ by {worst:.2g}")
+                continue
+            edit = resetting(self.vae, before, left)
+            edit.apply(self.vae)
+            self._finding(self.given.owner(left[0][0]), half, worst, edit).remaining = 0.0
+            return
 
-    def _rows(self, found: list[Difference]) -> None:
+    def _pieces(self) -> None:
+        """What is right as a whole may differ in pieces."""
+        for name, pieces in (("encoder", "encode_pieces"), ("decoder", "decode_pieces")):
+            cut = getattr(self.vae, pieces)
+            if cut is None:
+                continue
+            truth = self.given.truths[0]
+            x, layer = (truth.media, self.vae.encoder) if name == "encoder" else (truth.latent, self.vae.decoder_at())
+            axis = SAMPLES if self.vae.contract.modality == "audio" else TIME
+            worst = None if layer is None else unlike_whole(layer, x, axis, cut)
+            if worst is None:
+                continue
+            path = f"{name}.{worst[0]}".rstrip(".")
+
+            def whole(vae: torch.nn.Module, pieces: str = pieces, cut: object = cut) -> object:
+                setattr(vae, pieces, None)
+                return lambda: setattr(vae, pieces, cut)
+
+            says = "its `step` gives something else than its `forward`; whole, the model is right"
+            edit = Edit("streaming", says, path, whole)  # type: ignore[arg-type]
+            self._finding(self.given.owner(path), "in pieces", worst[1], edit).remaining = 0.0
+            edit.apply(self.vae)
+
+    def _rows(self, found: Sequence[Difference]) -> None:
         errors: dict[str, float] = {}
         for difference in found:
             errors.setdefault(difference.spot.unit, difference.error)
-        compared = {unit for unit, _ in self.forcings[0].shapes}
-        for unit in self.units:
+        compared = {unit for forcing in self.forcings for unit, _ in forcing.shapes}
+        for unit in self.given.units:
             error = errors.get(unit.native)
             status = "origin" if error is not None else "same" if unit.native in compared else "not compared"
             self.answer.units.append(UnitRow(unit.native, unit.reference, error, status))
 
     def _holds(self) -> bool:
         """Gate S on every case, as users run it."""
-        for forcing, truth in zip(self.forcings, self.truths, strict=True):
-            for half in ("encode", "decode"):
+        for forcing in self.forcings:
+            for half in HALVES:
                 try:
                     outputs = forcing.outputs(half)
                 except Exception as error:  # a wrong port may raise anything
                     self.answer.left_out.append(f"{half} does not run: {type(error).__name__}: {error}")
                     return False
-                for name, value in outputs.items():
-                    if name in truth.outputs and error_of(value, truth.outputs[name]) > 1e-10:
-                        return False
+                truth = forcing.truth.outputs
+                if any(error_of(outputs[n], truth[n]) > SAME_FUNCTION for n in outputs.keys() & truth.keys()):
+                    return False
         return True
-
-
-def _within(name: str, unit: str) -> bool:
-    return name == unit or name.startswith(f"{unit}.")

@@ -93,7 +93,9 @@ class Explanation:
             found = [finding.line() for finding in self.findings]
             for finding in self.findings:
                 if finding.operations:
-                    found.append(f"  first differing operation in {finding.unit or 'vae'}: {finding.operations[0]}; there: {finding.operations[1]}")
+                    found.append(
+                        f"  first differing operation in {finding.unit or 'vae'}: {finding.operations[0]}; there: {finding.operations[1]}"
+                    )
             if not self.explained:
                 found.append("with these changes gate S does not hold yet")
         return found + [f"left out: {text}" for text in self.left_out]
@@ -102,7 +104,10 @@ class Explanation:
         """Every unit that differs, and how many do not."""
         rows = [row for row in self.units if row.status != "same"]
         width = max((len(row.unit) for row in rows), default=0)
-        lines = [f"{row.unit:{width}}  {'-' if row.error is None else f'{row.error:.2e}':>9}  {row.status}  {row.reference}" for row in rows]
+        lines = [
+            f"{row.unit:{width}}  {'-' if row.error is None else f'{row.error:.2e}':>9}  {row.status}  {row.reference}"
+            for row in rows
+        ]
         return [*lines, f"{sum(row.status == 'same' for row in self.units)} units are the same"]
 
     def to_json(self) -> dict[str, Any]:

@@ -47,19 +47,22 @@ class Spot:
 
 @dataclass
 class Difference:
-    """An error where it is made; `found` and `wanted` are both sides' tensors."""
+    """An error where it is made; `found` and `wanted` are both sides' tensors, `raised` what ended the run there."""
 
     spot: Spot
     error: float
     found: Tensor | None = field(default=None, repr=False)
     wanted: Tensor | None = field(default=None, repr=False)
     says: str = ""
+    raised: bool = False
 
 
 class Truth:
     """One case of the reference: inputs, outputs, and what its modules took and gave."""
 
-    def __init__(self, media: Tensor, latent: Tensor, outputs: Mapping[str, Tensor], captured: Captured, raw: bool) -> None:
+    def __init__(
+        self, media: Tensor, latent: Tensor, outputs: Mapping[str, Tensor], captured: Captured, raw: bool
+    ) -> None:
         self.media, self.latent, self.outputs, self.captured = media, latent, outputs, captured
         self._ends = {
             (ENCODE, "in"): [media],
@@ -148,7 +151,9 @@ class Forcing:
                 except _Done:
                     break
                 except Exception as error:  # a wrong port may raise anything
-                    found.append(Difference(Spot(stack[-1], "after"), float("inf"), says=f"{type(error).__name__}: {error}"))
+                    found.append(
+                        Difference(Spot(stack[-1], "after"), float("inf"), says=f"{type(error).__name__}: {error}")
+                    )
                     del stack[1:]
                     continue
                 found += self._stages(half, outputs)

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from vaeport.drift.edits.attributes import attribute_edits
-from vaeport.drift.edits.calls import call_edits, calls_in
+from vaeport.drift.edits.calls import call_edits
 from vaeport.drift.edits.edit import Edit, Scope, values
 from vaeport.drift.edits.fits import combined_edits, fitted_edits
 from vaeport.drift.edits.latents import latent_edits, normalisation_edits
 from vaeport.drift.edits.parameters import parameter_edits
 from vaeport.drift.edits.structure import structure_edits
+from vaeport.drift.edits.watching import calls_in
+from vaeport.drift.edits.words import word_edits
 from vaeport.drift.forced import DECODE, ENCODE, FORCE, FREE, OPEN, SKIP, STAGES, Difference, Forcing, Spot
-
-_OUTPUTS = {name for names in STAGES.values() for name in names}
+from vaeport.drift.prepare import within
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Trial:
         self.forcing, self.place = forcing, place
         above = _above(place.unit, forcing.parents)
         self.around = [s.at.partition(" ")[2] for s in place.spots if s.at.startswith("around ")]
-        self.modes = {u: OPEN for u in above} | {u: FORCE for u in self.around}
+        self.modes = dict.fromkeys(above, OPEN) | dict.fromkeys(self.around, FORCE)
         if place.unit:
             self.modes[place.unit] = FORCE
         # what lies inside a unit that is skipped does not run
@@ -91,42 +92,28 @@ def _halves(place: Place, forcing: Forcing) -> tuple[str, ...]:
 
 
 def edits_for(trial: Trial, reference_unit: str) -> Iterator[Edit]:
-    """Changes to try, the likeliest first."""
+    """Changes to try, the likeliest first: what is told by a constant before what is only fitted."""
     forcing, place = trial.forcing, trial.place
-    first = next((d for d in place.differences if d.found is not None and d.wanted is not None), None)
-    scope = Scope(
-        forcing.vae,
-        modules_of(trial),
-        hints_of(forcing, reference_unit),
-        None if first is None else first.found,
-        None if first is None else first.wanted,
-    )
-    outputs = [d for d in place.differences if d.spot.at in _OUTPUTS]
+    first = next((d for d in place.differences if d.found is not None and d.wanted is not None), place.differences[0])
+    scope = Scope(forcing.vae, modules_of(trial), hints_of(forcing, reference_unit), first.found, first.wanted)
     yield from attribute_edits(scope)
-    if place.unit or not outputs:
-        calls = calls_in(scope, trial.errors)
-        yield from _simple_first(call_edits(scope, calls))
+    outputs = [d for d in place.differences if not place.unit]
+    if not outputs:
+        yield from call_edits(calls_in(scope, trial.errors), scope.hints)
         yield from structure_edits(scope)
         yield from parameter_edits(scope)
-        if first is not None:
-            spot = first.spot.at if " " in first.spot.at else f"{first.spot.at} {place.unit}"
-            yield from fitted_edits(scope, spot)
-            yield from combined_edits(scope, spot, _sources(trial))
+        yield from word_edits(scope)
+        spot = first.spot.at if " " in first.spot.at else f"{first.spot.at} {place.unit}"
+        yield from combined_edits(scope, spot, _sources(trial))
+        yield from fitted_edits(scope, spot)
     for difference in outputs:
+        at = difference.spot.at
         around = Scope(forcing.vae, [""], scope.hints, difference.found, difference.wanted)
-        if difference.spot.at == "normalized":
+        if at == "normalized":
             yield from normalisation_edits(around, forcing.outputs("encode").get("mean"))
-        yield from latent_edits(around, difference.spot.at)
-
-
-def _simple_first(edits: Iterator[Edit]) -> Iterator[Edit]:
-    late = []
-    for edit in edits:
-        if edit.cause in ("operation",):
-            late.append(edit)
-        else:
-            yield edit
-    yield from late
+        if " " in at:
+            yield from fitted_edits(around, at)
+        yield from latent_edits(around, at)
 
 
 def modules_of(trial: Trial) -> list[str]:
@@ -136,13 +123,9 @@ def modules_of(trial: Trial) -> list[str]:
     names = [name for name, _ in forcing.vae.named_modules()]
     if not unit:
         tops = ("encoder", "decoder")
-        return [n for n in names if n not in aligned and not any(_within(n, t) for t in (*tops, *aligned))]
-    children = [u for u in aligned if u != unit and _within(u, unit)]
-    return [n for n in names if _within(n, unit) and not any(_within(n, c) for c in children)]
-
-
-def _within(name: str, unit: str) -> bool:
-    return name == unit or name.startswith(f"{unit}.")
+        return [n for n in names if n not in aligned and not any(within(n, t) for t in (*tops, *aligned))]
+    children = [u for u in aligned if u != unit and within(u, unit)]
+    return [n for n in names if within(n, unit) and not any(within(n, c) for c in children)]
 
 
 def hints_of(forcing: Forcing, reference_unit: str) -> list[object]:
@@ -153,7 +136,7 @@ def hints_of(forcing: Forcing, reference_unit: str) -> list[object]:
     if path in record.units:
         found += values(record.units[path].constants)
     for operation in record.operations:
-        if path and _within(operation.unit, path):
+        if path and within(operation.unit, path):
             found += values(operation.constants)
     unique: list[object] = []
     for value in found:
@@ -165,7 +148,9 @@ def hints_of(forcing: Forcing, reference_unit: str) -> list[object]:
 def _sources(trial: Trial) -> list[tuple[str, str, Tensor]]:
     """Tensors of the unit and its children that a residual could be."""
     forcing, found = trial.forcing, []
-    near = [u for u in forcing.units if u.native == trial.place.unit or forcing.parents.get(u.native) == trial.place.unit]
+    near = [
+        u for u in forcing.units if u.native == trial.place.unit or forcing.parents.get(u.native) == trial.place.unit
+    ]
     for unit in near:
         for end in ("in", "out"):
             if unit.native == trial.place.unit and end == "out":
@@ -218,7 +203,7 @@ def search(trial: Trial, checks: Sequence[Trial], reference_unit: str, seconds: 
 def _tried(edit: Edit, trial: Trial) -> list[Difference] | None:
     try:
         with edit.applied(trial.forcing.vae):
-            return trial.errors()
+            found = trial.errors()
     except Exception:  # a change may be impossible in any way
         return None
-
+    return None if any(d.raised for d in found) else found

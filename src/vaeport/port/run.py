@@ -15,6 +15,7 @@ from vaeport.port import scaffold
 from vaeport.port.contracts.fields import unknown
 from vaeport.port.contracts.steps import STEPS, StepName
 from vaeport.port.contracts.text import tidy
+from vaeport.port.gate import BEFORE, remember
 from vaeport.port.request import Request, official_ref, official_root
 from vaeport.port.state import PortState, new_state
 from vaeport.port.steps import Steps, now
@@ -37,7 +38,8 @@ class Port(Steps):
         """
         _ = self.request.file, self.request.reference  # refused before anything is written
         with self.store:
-            self.request.path(".gitignore").write_text("converted/\n*.lock\n")
+            remember(self.request)
+            self.request.path(".gitignore").write_text(f"converted/\n*.lock\n{BEFORE}\n")
             held = self.store.load()
             self.state = held or self._new()
             inputs, code = self.request.digest(file_hash(self.request.file) if self.request.file.is_file() else ""), 0
@@ -83,11 +85,15 @@ class Port(Steps):
         return hashlib.sha256(f"{before} {name} {more}".encode()).hexdigest()
 
     def _holds(self, name: StepName, inputs: str) -> bool:
-        """Whether a step was completed with the same inputs and its files are as it left them."""
+        """Whether a step was completed with the same inputs and its files are as it left them.
+
+        The hand-over never holds: trees and packages may have been edited since.
+        """
         step = self.state.steps.of(name)
         files = {path: self.request.root / path for path in step.artifacts}
         return (
-            step.status == "complete"
+            name != "handoff"
+            and step.status == "complete"
             and step.inputs == inputs
             and all(file.is_file() and file_hash(file) == step.artifacts[path] for path, file in files.items())
         )

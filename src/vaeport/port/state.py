@@ -34,6 +34,7 @@ from vaeport.port.contracts.fields import (
     is_unknown,
 )
 from vaeport.port.contracts.parts import (
+    Cleanup,
     Converted,
     Parity,
     Reuse,
@@ -77,6 +78,7 @@ class PortState(Document):
     reuse: Reuse = Reuse()
     conversion: Converted = Converted()
     parity: Parity
+    cleanup: Cleanup = Cleanup()
     steps: Steps = Steps()
     concerns: Lines = ()
     questions: tuple[Question, ...] = ()
@@ -108,6 +110,11 @@ class PortState(Document):
                 fix = "debug until the test passes without a skip; a reused component too"
                 where, status = f"steps.{name}.status", self.parity.status
                 yield finding("pass-only", where, "parity.status non_skip_pass", status, fix)
+
+    def _rule_cleanup(self) -> Iterator[Finding]:
+        if self.steps.handoff.status == "complete" and self.cleanup.outcome == "fail":
+            fix = "remove what is told in cleanup.leftovers, and run `vaeport port` again"
+            yield finding("cleanup-gate", "steps.handoff.status", "cleanup.outcome pass or incomplete", "fail", fix)
 
     def update(self, **changes: Any) -> Self:
         """The record with these fields changed; a mapping for a group of fields changes only what it names.

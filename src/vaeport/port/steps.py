@@ -16,6 +16,7 @@ from vaeport.port.contracts.text import tidy
 from vaeport.port.convert import convert, parse_drop
 from vaeport.port.derivation import twin
 from vaeport.port.findings import concerns_of, to_write
+from vaeport.port.gate import checked
 from vaeport.port.parity import PRODUCTION
 from vaeport.port.reuse import ReuseProof
 from vaeport.port.work import StopError, Work, file_hash
@@ -191,7 +192,13 @@ class Steps(Work):
         return [self.request.test, status["verdict"]]
 
     def handoff(self) -> list[str]:
-        """All views of the record."""
+        """The cleanup gate, and all views of the record."""
+        registration, arch = self._native
+        with torch.device("meta"):
+            native = registration.model(arch)
+        self._save(self.state.update(cleanup=checked(self.request, self.state, self._official_side, native)))
+        if self.state.cleanup.outcome == "fail":
+            raise StopError("; ".join(self.state.cleanup.lines()), code=1)
         files = [self.request.test, self.state.readme, self.state.status_file]
         self._save(
             self.state.update(

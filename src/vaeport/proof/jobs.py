@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaeport.proof.recording import recorded
 from vaeport.proof.dtypes import Signature, record
 from vaeport.proof.precision import ClampTap, Float64Mode, Health, watched
+from vaeport.proof.recording import recorded
 
 Outputs = dict[str, Tensor]
 Run = Callable[[Tensor, Tensor, ClampTap, bool], Outputs]

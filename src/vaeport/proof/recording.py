@@ -22,12 +22,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from torch.utils.weak import WeakIdKeyDictionary
 
 from vaeport.proof.precision import place, shown_file
 
 _PLAIN = (bool, int, float, str, type(None))
 _VIEWS = {"view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "slice", "select", "squeeze"} | {
-    *("unsqueeze", "detach", "alias", "as_strided", "split", "split_with_sizes", "chunk", "unbind", "clone", "_to_copy"),
+    *(
+        "unsqueeze",
+        "detach",
+        "alias",
+        "as_strided",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "clone",
+        "_to_copy",
+    ),
     *("empty", "empty_like", "new_empty", "lift_fresh"),
 }
 
@@ -39,6 +51,7 @@ class Operation:
     unit        innermost recorded module
     constants   arguments that are no tensors
     sketch      elements, sum, sum of squares of the result
+    inputs      numbers of the operations, in the order of the run, that made what it reads
     """
 
     unit: str
@@ -46,6 +59,7 @@ class Operation:
     place: str
     constants: Mapping[str, Any]
     sketch: tuple[float, ...]
+    inputs: tuple[int, ...] = ()
 
     @property
     def computes(self) -> bool:
@@ -81,7 +95,9 @@ class Captured:
     def record(self) -> Record:
         """What ran."""
         plain = json.loads((self.folder / "index.json").read_text("utf-8"))
-        operations = [Operation(**{**o, "sketch": tuple(o["sketch"])}) for o in plain["operations"]]
+        operations = [
+            Operation(**{**o, "sketch": tuple(o["sketch"]), "inputs": tuple(o["inputs"])}) for o in plain["operations"]
+        ]
         return Record({path: Called(**unit) for path, unit in plain["units"].items()}, operations)
 
     def calls(self, unit: str, end: str) -> list[Tensor]:
@@ -149,15 +165,20 @@ class Operations(TorchDispatchMode):
     def __init__(self, stack: list[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stack, self.found = stack, list[Operation]()
+        self._made: Any = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operation."""
+        given = [t for t in tree_iter((args, kwargs)) if isinstance(t, Tensor)]
+        sources = tuple(dict.fromkeys(self._made[t] for t in given if t in self._made))
         out = func(*args, **(kwargs or {}))
-        result = next((t for t in tree_iter(out) if isinstance(t, Tensor)), None)
-        if result is not None and result.is_floating_point():
+        results = [t for t in tree_iter(out) if isinstance(t, Tensor) and t.is_floating_point()]
+        if results:
             name = func.overloadpacket.__name__
             constants = constants_of(func, args, kwargs or {})
-            self.found.append(Operation(self.stack[-1], name, place(), constants, sketch(result)))
+            for result in results:
+                self._made[result] = len(self.found)
+            self.found.append(Operation(self.stack[-1], name, place(), constants, sketch(results[0]), sources))
         return out
 
 

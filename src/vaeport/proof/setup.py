@@ -26,7 +26,12 @@ from vaeport.runtime.tiling import tiled, tiling_names, tiling_policy
 from vaeport.vae import VAE
 
 
-def prove(
+def prove(**options: Any) -> Verdict:
+    """Sets up both sides and carries out the proof; `options` as for `proof_of`."""
+    return proof_of(**options).run()
+
+
+def proof_of(
     *,
     reference: str,
     native: str,
@@ -44,8 +49,8 @@ def prove(
     dtypes: Sequence[str] = ("float32", "bfloat16"),
     device: str = "cpu",
     convention: Convention | None = None,
-) -> Verdict:
-    """Sets up both sides and carries out the proof.
+) -> Proof:
+    """Both sides of a proof, ready to run.
 
     reference       "package.module:Class"; built with reference_args, by default the native model's published config
     native          native name or "package.module:Class"
@@ -90,7 +95,7 @@ def prove(
         weights=None if weights is None else resolve(weights, subfolder=subfolder, filename=filename),
         dtypes=dtypes,
         cases=(*cases_of(contract), *_beyond_tiles(registration.name, arch, contract, tiling)),
-    ).run()
+    )
 
 
 def _switches(built: object, tiling: str | None) -> dict[str, bool]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
-from typing import Any
+from itertools import combinations, product
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
@@ -13,29 +13,50 @@ from vaeport.drift.edits.edit import Edit, Scope, Undo, all_of, setting
 from vaeport.drift.edits.values import others
 from vaeport.proof.recording import is_plain
 
+Held = Callable[[nn.Module], Any]
+"""Finds what holds the attribute."""
 _SPELT = {"variance_epsilon": "eps", "epsilon": "eps", "num_groups": "groups", "norm_num_groups": "groups"}
 _PADDINGS = {"zeros", "constant", "replicate", "reflect", "circular"}
-_UNUSED = {"training", "arch", "config", "encode_pieces", "decode_pieces"}
+_UNUSED = {"training", "arch", "encode_pieces", "decode_pieces"}
+_LOADING = {"pretrained_path", "load_encoder", "load_decoder", "dtype"}
 
 
 def attribute_edits(scope: Scope) -> Iterator[Edit]:
-    """One attribute another value, or two of one holder exchanged."""
+    """One attribute another value, two of one holder exchanged, or two of one module as the reference has them."""
     for path, module in scope.own():
+        hinted: list[list[Edit]] = []
         for label, held in holders(module):
             target = held(module)
-            plain = {n: v for n, v in vars(target).items() if not n.startswith("_") and n not in _UNUSED and _known(v)}
+            plain = {n: v for n, v in vars(target).items() if not n.startswith("_") and _known(n, v)}
             for name, value in plain.items():
-                shown = f"{label}{name}"
-                for other in others(value, scope.hints):
-                    change = f"{shown} {_shown(value)} should be {_shown(other)}"
-                    yield Edit(cause_of(name, value, other), change, path, setting(path, held, name, other))
-            for (a, left), (b, right) in _pairs(plain):
+                tried = [*_options(target, name, value), *others(value, scope.hints)]
+                edits = [_edit(path, label, held, name, value, other) for other in tried]
+                yield from edits
+                hinted.append(edits[:4])
+            for (a, left), (b, right) in combinations(plain.items(), 2):
                 if type(left) is type(right) and left != right and isinstance(left, float | tuple | list):
                     change = f"{label}{a} and {label}{b} should be exchanged"
                     yield Edit("order", change, path, _exchange(path, held, a, b))
+        for one, two in combinations(hinted, 2):
+            for left, right in product(one, two):
+                change = f"{left.change} and {right.change}"
+                yield Edit(left.cause, change, path, all_of((left.apply, right.apply)))
 
 
-def holders(module: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], Any]]]:
+def _edit(path: str, label: str, held: Held, name: str, value: Any, other: Any) -> Edit:
+    change = f"{label}{name} {_shown(value)} should be {_shown(other)}"
+    return Edit(cause_of(name, value, other), change, path, setting(path, held, name, other))
+
+
+def _options(target: Any, name: str, value: Any) -> list[Any]:
+    """What the annotation of a dataclass's field allows besides."""
+    if not is_dataclass(target):
+        return []
+    hint = get_type_hints(type(target)).get(name)
+    return [option for option in get_args(hint) if get_origin(hint) is Literal and option != value]
+
+
+def holders(module: nn.Module) -> Iterator[tuple[str, Held]]:
     """The module itself, and plain objects among its attributes."""
     yield "", lambda m: m
     for name, value in vars(module).items():
@@ -45,20 +66,17 @@ def holders(module: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], Any]
             yield f"{name}.", _attribute(name)
 
 
-def _attribute(name: str) -> Callable[[nn.Module], Any]:
+def _attribute(name: str) -> Held:
     return lambda module: getattr(module, name)
 
 
-def _known(value: Any) -> bool:
-    return is_plain(value) and value is not None and not (isinstance(value, list | tuple) and not value)
+def _known(name: str, value: Any) -> bool:
+    if name in _UNUSED | _LOADING or value is None:
+        return False
+    return is_plain(value) and not (isinstance(value, list | tuple) and not value)
 
 
-def _pairs(plain: dict[str, Any]) -> Iterator[tuple[tuple[str, Any], tuple[str, Any]]]:
-    items = list(plain.items())
-    yield from ((items[i], items[j]) for i in range(len(items)) for j in range(i + 1, len(items)))
-
-
-def _exchange(path: str, held: Callable[[nn.Module], Any], a: str, b: str) -> Callable[[nn.Module], Undo]:
+def _exchange(path: str, held: Held, a: str, b: str) -> Callable[[nn.Module], Undo]:
     def apply(model: nn.Module) -> Undo:
         target = held(model.get_submodule(path))
         left, right = getattr(target, a), getattr(target, b)
@@ -82,11 +100,3 @@ def cause_of(name: str, value: Any, other: Any) -> str:
 def _shown(value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def signature_names(function: Callable[..., Any]) -> list[str]:
-    """Names of a function's parameters, as far as they can be known."""
-    try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return []

@@ -1,32 +1,36 @@
 """Edits of single calls of torch functions inside a module, for what stands in its code and in no attribute.
 
-The n-th call gets another constant, is replaced by a function of its family, or its results change places. Which calls
-there are is seen by running the module once.
+A call gets another constant, is replaced by a function of its family, or what it takes or gives changes places; calls
+that do the same in one place are changed together too.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import permutations
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from vaeport.drift.edits.edit import Edit, Scope, Undo
+from vaeport.drift.edits.attention_calls import attention_changes
+from vaeport.drift.edits.edit import Edit
 from vaeport.drift.edits.functions import UNARY
 from vaeport.drift.edits.values import others
-from vaeport.proof.precision import place
-from vaeport.proof.recording import is_plain
+from vaeport.drift.edits.watching import Call, Change, changed, parameter_names
 
-_IGNORED = {"__get__", "size", "dim", "numel", "is_floating_point", "__len__", "stride", "is_contiguous", "__set__"}
-_FAMILIES: tuple[tuple[str, ...], ...] = (("add", "sub"), ("mul", "div"), ("mean", "sum"), ("repeat", "repeat_interleave"))
-_ACTIVATIONS = {"silu", "relu", "gelu", "tanh", "sigmoid", "elu", "leaky_relu", "mish", "softplus", "hardtanh", "selu"}
-_TRIGONOMETRY = {"sin", "cos", "exp", "sqrt", "square", "rsqrt", "reciprocal", "log", "neg", "abs", "pow"}
+_FAMILIES = (("add", "sub"), ("mul", "div"), ("mean", "sum"), ("repeat", "repeat_interleave"))
+_ACTIVATIONS = {"silu", "relu", "gelu", "tanh", "sigmoid", "elu", "leaky_relu", "mish", "softplus", "hardswish", "selu"}
+_CURVES = {"sin", "cos", "exp", "sqrt", "square", "rsqrt", "reciprocal", "log", "neg", "abs"}
+_SPELT = {
+    "truediv": "div",
+    "rtruediv": "div",
+    "radd": "add",
+    "rmul": "mul",
+    "iadd": "add",
+    "imul": "mul",
+    "rsub": "sub",
+}
 _CAUSES = {
     "eps": "eps",
     "num_groups": "groups",
@@ -34,185 +38,163 @@ _CAUSES = {
     "is_causal": "attention mask",
     "attn_mask": "attention mask",
     "pad": "padding amount",
+    "padding": "padding amount",
+    "dilation": "dilation",
+    "stride": "stride",
     "dim": "axis",
+    "dims": "axis",
+    "dim0": "axis",
+    "dim1": "axis",
+    "mode": "mode",
     "approximate": "activation",
 }
 
 
-@dataclass(frozen=True)
-class Call:
-    """The n-th call inside a module: which function, with what."""
-
-    module: str
-    number: int
-    name: str
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    place: str
-    results: int
-
-
-Change = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-"""(function, args, kwargs) -> result"""
-
-
-class _Calls(TorchFunctionMode):
-    """Counts the calls of one module, those of modules within it left out; changes one, or writes all down."""
-
-    def __init__(self, module: str, number: int | None = None, change: Change | None = None) -> None:
-        super().__init__()
-        self.module, self.number, self.change = module, number, change
-        self.count, self.paused = 0, 0
-        self.seen: list[Call] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
-        if self.paused or name in _IGNORED:
-            return func(*args, **kwargs)
-        number, self.count = self.count, self.count + 1
-        if number == self.number and self.change is not None:
-            return self.change(func, args, kwargs)
-        out = func(*args, **kwargs)
-        if self.number is None:
-            results = len(out) if isinstance(out, tuple | list) else 1
-            plain = tuple(_kept(a) for a in args)
-            self.seen.append(Call(self.module, number, name, func, plain, {k: _kept(v) for k, v in kwargs.items()}, place(), results))
-        return out
-
-
-def _kept(value: Any) -> Any:
-    return value if is_plain(value) else list(value) if isinstance(value, list | tuple) and not _has_tensor(value) else Ellipsis
-
-
-def _has_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(_has_tensor(v) for v in value))
-
-
-def watching(model: nn.Module, path: str, mode: _Calls) -> Undo:
-    """Has `mode` see each call of the module at `path`; hooks, since they are shared with what is bound to conditions."""
-    module, handles = model.get_submodule(path), []
-
-    def enter(*_: Any) -> None:
-        mode.count = mode.paused = 0
-        mode.__enter__()
-
-    def leave(*_: Any) -> None:
-        mode.__exit__(None, None, None)
-
-    def pause(*_: Any) -> None:
-        mode.paused += 1
-
-    def go_on(*_: Any) -> None:
-        mode.paused -= 1
-
-    handles.append(module.register_forward_pre_hook(enter))
-    handles.append(module.register_forward_hook(leave, prepend=True, always_call=True))
-    for child in module.children():
-        handles.append(child.register_forward_pre_hook(pause, prepend=True))
-        handles.append(child.register_forward_hook(go_on, always_call=True))
-
-    def undo() -> None:
-        for handle in handles:
-            handle.remove()
-
-    return undo
-
-
-def calls_in(scope: Scope, run: Callable[[], Any]) -> list[Call]:
-    """The calls of the modules in scope, seen in one run."""
-    modes = {path: _Calls(path) for path in scope.modules if path}
-    undo = [watching(scope.model, path, mode) for path, mode in modes.items()]
-    try:
-        run()
-    finally:
-        for back in undo:
-            back()
-    return [call for mode in modes.values() for call in mode.seen]
-
-
-def call_edits(scope: Scope, calls: Sequence[Call]) -> Iterator[Edit]:
-    """Each call with another constant, of another function, with its results in another order, or left out."""
+def call_edits(calls: Sequence[Call], hints: Sequence[Any]) -> Iterator[Edit]:
+    """Each call with another constant, of another function, with its operands in another order, or left out."""
+    groups: dict[tuple[Any, ...], list[Call]] = {}
     for call in calls:
-        for cause, says, change in _changes(call, scope.hints):
-            yield Edit(cause, f"{says} ({call.place})", call.module, _changed(call, change))
-
-
-def _changed(call: Call, change: Change) -> Callable[[nn.Module], Undo]:
-    return lambda model: watching(model, call.module, _Calls(call.module, call.number, change))
+        groups.setdefault(call.alike, []).append(call)
+    late = []
+    for call in calls:
+        alike = groups[call.alike]
+        for cause, says, change in _changes(call, hints):
+            edit = Edit(cause, f"{says} ({call.place})", call.module, changed([call], change))
+            if cause == "operation":
+                late.append(edit)
+                continue
+            yield edit
+            if len(alike) > 1 and call is alike[0]:
+                yield Edit(cause, f"{says}, {len(alike)} times ({call.place})", call.module, changed(alike, change))
+    yield from late
 
 
 def _changes(call: Call, hints: Sequence[Any]) -> Iterator[tuple[str, str, Change]]:
     shown = call.name.strip("_")
-    base = shown.removeprefix("i") if shown in ("iadd", "isub", "imul", "idiv") else shown
-    base = {"truediv": "div", "radd": "add", "rmul": "mul"}.get(base, base)
-    names = _names(call.function)
+    base = _SPELT.get(shown, shown)
+    if base == "getitem":
+        yield from _slices(call)
+        return
+    names = parameter_names(call.function)
     for i, value in enumerate(call.args):
-        if value is Ellipsis:
-            continue
         name = names[i] if i < len(names) else f"argument {i}"
+        if _listed(value) and 1 < len(value) <= 4:
+            for order in list(permutations(range(len(value))))[1:]:
+                yield "order", f"{shown}: its operands should be in the order {list(order)}", _with_list(i, order)
+        if value is ... or _listed(value):
+            continue
         for other in others(value, hints):
             says = f"{shown}: {name} {value!r} should be {other!r}"
-            yield _CAUSES.get(name, _cause_of(base, name)), says, _with_argument(i, other)
+            yield cause_of(base, name, value, other), says, _with_argument(i, other)
     for name, value in call.kwargs.items():
-        if value is not Ellipsis:
+        if value is not ... and not _listed(value):
             for other in (*others(value, hints), *((None,) if value is not None else ())):
                 says = f"{shown}: {name} {value!r} should be {other!r}"
-                yield _CAUSES.get(name, _cause_of(base, name)), says, _with_keyword(name, other)
-        elif name == "attn_mask":
-            yield "attention mask", f"{shown}: there should be no mask", _with_keyword(name, None)
+                yield cause_of(base, name, value, other), says, _with_keyword(name, other)
     if call.function is F.scaled_dot_product_attention:
-        yield "attention mask", f"{shown}: is_causal should be True", _with_keyword("is_causal", True)
-        for order in list(permutations(range(3)))[1:]:
-            yield "order", f"{shown}: its operands should be {list(order)}", _permuted_arguments(order)
+        yield from attention_changes()
     if 1 < call.results <= 4:
         for order in list(permutations(range(call.results)))[1:]:
             yield "order", f"{shown}: its results should be in the order {list(order)}", _permuted(order)
-    if base in _ACTIVATIONS | _TRIGONOMETRY:
+    if base in _ACTIVATIONS | _CURVES:
         for function, f in UNARY.items():
-            yield "activation", f"{shown} should be {function}", lambda _, args, __, f=f: f(args[0])
-    for family in _FAMILIES:
-        for other in family:
-            if base in family and other != base:
-                yield "operation", f"{shown} should be {other}", _of_name(other)
-    if base in ("sub", "div", "matmul", "add", "mul") and len(call.args) == 2:
-        yield "order", f"{shown}: its operands should change places", lambda f, args, kwargs: f(args[1], args[0], **kwargs)
-    yield "operation", f"{shown} should not be there", lambda _, args, __: args[0]
+            cause = "activation" if base in _ACTIVATIONS else "operation"
+            yield cause, f"{shown} should be {function}", lambda _, args, *__, f=f: f(args[0])
+    for other in (o for family in _FAMILIES if base in family for o in family if o != base):
+        cause = "repeat order" if "repeat" in other else "operation"
+        yield cause, f"{shown} should be {other}", _of_name(other)
+    if base in ("sub", "div", "matmul", "pow") and len(call.args) == 2:
+        says = f"{shown}: its operands should change places"
+        yield "operation", says, lambda f, args, kwargs, _: f(args[1], args[0], **kwargs)
+    yield "operation", f"{shown} should not be there", lambda _, args, *__: args[0]
+    if base in ("add", "mul", "sub") and len(call.args) == 2:
+        yield "operation", f"{shown} should not be there", lambda _, args, *__: args[1]
 
 
-def _cause_of(function: str, name: str) -> str:
-    if function in ("permute", "transpose", "movedim", "flip", "swapaxes"):
-        return "axis"
-    if function in ("mul", "div", "pow"):
-        return "scale"
-    if function == "interpolate":
+def _listed(value: Any) -> bool:
+    """A list of tensors."""
+    return isinstance(value, list | tuple) and bool(value) and all(v is ... for v in value)
+
+
+def cause_of(function: str, name: str, value: Any, other: Any) -> str:
+    """The class of a wrong constant: what the parameter is for, or else the function."""
+    if function == "pad" and isinstance(value, str):
+        return "padding mode"
+    if function == "interpolate" and name in ("mode", "scale_factor"):
         return "upsample mode"
-    return "eps" if function == "add" else "constant"
+    if name in _CAUSES and _CAUSES[name] != "mode":
+        moved = isinstance(value, list | tuple) and isinstance(other, list | tuple) and sum(value) == sum(other)
+        return "padding side" if _CAUSES[name] == "padding amount" and moved else _CAUSES[name]
+    if function in ("permute", "transpose", "movedim", "flip", "swapaxes", "unflatten", "flatten"):
+        return "axis"
+    return {"mul": "scale", "div": "scale", "pow": "operation", "add": "eps", "chunk": "heads"}.get(
+        function, "constant"
+    )
 
 
-def _names(function: Any) -> list[str]:
-    try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        packet = getattr(torch.ops.aten, getattr(function, "__name__", ""), None)
-        schema = getattr(getattr(packet, "default", None), "_schema", None)
-        return [] if schema is None else [a.name for a in schema.arguments]
+def _slices(call: Call) -> Iterator[tuple[str, str, Change]]:
+    """Parts of a tensor: from the other end, one more or less, in other steps, or all of it."""
+    index = call.args[1] if len(call.args) > 1 else None
+    parts = list(index) if isinstance(index, tuple) else [index]
+    for i, part in enumerate(parts):
+        if not isinstance(part, slice) or part == slice(None):
+            continue
+        start, stop, step = part.start, part.stop, part.step
+        ways = [slice(None), slice(None, None, step)]
+        if isinstance(start, int) and stop is None:
+            ways += [
+                slice(None, -start) if start else slice(None),
+                slice(start + 1, None, step),
+                slice(max(0, start - 1), None, step),
+            ]
+        if isinstance(stop, int) and start is None:
+            ways += [
+                slice(-stop, None) if stop else slice(None),
+                slice(None, stop + 1, step),
+                slice(None, stop - 1, step),
+            ]
+            ways += [_Last(stop)]
+        if isinstance(start, int) and isinstance(stop, int):
+            ways += [slice(start + n, stop + n, step) for n in (1, -1)]
+        for way in ways:
+            says = f"{part} of axis {i} should be {way}"
+            yield "crop", says, _with_slice(i, way, isinstance(index, tuple))
+
+
+class _Last:
+    """As many from the end as a slice takes from the start."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __repr__(self) -> str:
+        return f"the last {self.count}"
+
+
+def _with_slice(i: int, way: Any, several: bool) -> Change:
+    def change(f: Any, args: Any, kwargs: Any, _: Any) -> Any:
+        index = list(args[1]) if several else [args[1]]
+        size = args[0].shape[i] if Ellipsis not in index[:i] else args[0].shape[i - len(index)]
+        index[i] = slice(size - way.count, None) if isinstance(way, _Last) else way
+        return f(args[0], tuple(index) if several else index[0])
+
+    return change
 
 
 def _with_argument(i: int, value: Any) -> Change:
-    return lambda f, args, kwargs: f(*args[:i], value, *args[i + 1 :], **kwargs)
+    return lambda f, args, kwargs, _: f(*args[:i], value, *args[i + 1 :], **kwargs)
 
 
 def _with_keyword(name: str, value: Any) -> Change:
-    return lambda f, args, kwargs: f(*args, **{**kwargs, name: value})
+    return lambda f, args, kwargs, _: f(*args, **{**kwargs, name: value})
 
 
-def _permuted_arguments(order: Sequence[int]) -> Change:
-    return lambda f, args, kwargs: f(*(args[i] for i in order), *args[len(order) :], **kwargs)
+def _with_list(i: int, order: Sequence[int]) -> Change:
+    return lambda f, args, kwargs, _: f(*args[:i], [args[i][n] for n in order], *args[i + 1 :], **kwargs)
 
 
 def _permuted(order: Sequence[int]) -> Change:
-    def change(f: Any, args: Any, kwargs: Any) -> Any:
+    def change(f: Any, args: Any, kwargs: Any, _: Any) -> Any:
         out = f(*args, **kwargs)
         return [out[i] for i in order]
 
@@ -220,15 +202,17 @@ def _permuted(order: Sequence[int]) -> Change:
 
 
 def _of_name(name: str) -> Change:
-    def change(f: Any, args: Any, kwargs: Any) -> Any:
+    def change(f: Any, args: Any, kwargs: Any, _: Any) -> Any:
         if name == "repeat":  # from repeat_interleave(x, times, dim)
             times = [1] * args[0].dim()
             times[args[2] if len(args) > 2 else kwargs["dim"]] = args[1]
             return args[0].repeat(*times)
-        if name == "repeat_interleave":
-            sizes = args[1] if isinstance(args[1], list | tuple) else args[1:]
-            axis = next(i for i, n in enumerate(sizes) if n > 1)
-            return args[0].repeat_interleave(sizes[axis], axis)
+        if name == "repeat_interleave":  # from repeat(*times)
+            times = args[1] if isinstance(args[1], list | tuple) else args[1:]
+            x = args[0]
+            for axis, n in enumerate(times):
+                x = x.repeat_interleave(n, axis) if n > 1 else x
+            return x
         return getattr(torch, name)(*args, **kwargs)
 
     return change

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, permutations
 
 import torch
 from torch import Tensor, nn
 
 from vaeport.drift.edits.edit import Edit, Scope, Undo
-from vaeport.drift.edits.functions import UNARY, Function
+from vaeport.drift.edits.functions import UNARY, Function, interleaved
+from vaeport.drift.edits.structure import behind, in_front
 
 CLOSE = 1e-9
 
@@ -72,7 +73,7 @@ def _channels(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Functio
     for parts in (2, 3, 4, 8, 16):
         if found.shape[1] % parts == 0 and found.shape[1] > parts:
             says = f"its channels should be interleaved in {parts}"
-            yield "channel order", says, lambda x, n=parts: x.unflatten(1, (n, -1)).transpose(1, 2).flatten(1, 2)
+            yield "channel order", says, interleaved(parts)
 
 
 def _sums(t: Tensor) -> Tensor:
@@ -109,30 +110,14 @@ def fitted_edits(scope: Scope, at: str) -> Iterator[Edit]:
     word, _, path = at.partition(" ")
     if scope.found is None or scope.wanted is None:
         return
-    hooked = _before if word == "before" else _behind
+    hooked = in_front if word == "before" else behind
     for cause, says, function in fits(scope.found, scope.wanted):
         where = "what it is given" if word == "before" else "what it gives"
         yield Edit(cause, f"{where}: {says}", path, hooked(path, function))
 
 
-def _before(path: str, function: Function) -> Callable[[nn.Module], Undo]:
-    def apply(model: nn.Module) -> Undo:
-        hook = lambda module, args: (function(args[0]), *args[1:])  # noqa: E731
-        return model.get_submodule(path).register_forward_pre_hook(hook, prepend=True).remove
-
-    return apply
-
-
-def _behind(path: str, function: Function) -> Callable[[nn.Module], Undo]:
-    def apply(model: nn.Module) -> Undo:
-        handle = model.get_submodule(path).register_forward_hook(lambda module, args, out: function(out), prepend=True)
-        return handle.remove
-
-    return apply
-
-
-def combined_edits(scope: Scope, at: str, sources: list[tuple[str, str, Tensor]]) -> Iterator[Edit]:
-    """wanted = a * found + b * another tensor of the unit: a residual that is missing, doubled, or has another weight.
+def combined_edits(scope: Scope, at: str, sources: Sequence[tuple[str, str, Tensor]]) -> Iterator[Edit]:
+    """wanted = a * found + b * others of the unit's tensors: a residual that is missing, or has another weight.
 
     sources     (module path, "in" or "out", its tensor)
     """
@@ -140,36 +125,46 @@ def combined_edits(scope: Scope, at: str, sources: list[tuple[str, str, Tensor]]
     found, wanted = scope.found, scope.wanted
     if found is None or wanted is None or found.shape != wanted.shape:
         return
-    for other, end, tensor in sources:
-        if tensor.shape != wanted.shape:
-            continue
-        columns = torch.stack((found.flatten(), tensor.flatten()), 1)
+    near = [source for source in sources if source[2].shape == wanted.shape][:8]
+    for some in (*combinations(near, 1), *combinations(near, 2)):
+        columns = torch.stack([found.flatten(), *(tensor.flatten() for _, _, tensor in some)], 1)
         factors = torch.linalg.lstsq(columns, wanted.flatten()[:, None]).solution.flatten()
-        a, b = (float(f"{v:.12g}") for v in factors.tolist())
-        if not close(a * found + b * tensor, wanted) or abs(b) < CLOSE:
+        a, *rest = (round(v, 9) for v in factors.tolist())
+        made = a * found + sum(b * tensor for b, (_, _, tensor) in zip(rest, some, strict=True))
+        if not close(made, wanted) or min(abs(b) for b in rest) < CLOSE:
             continue
-        what = {(1.0, 1.0): "residual missing"}.get((round(a, 9), round(b, 9)), "residual scale")
-        says = f"should be {a:.6g} times itself plus {b:.6g} times what {other or 'the model'} {'is given' if end == 'in' else 'gives'}"
-        yield Edit(what, says, path, _combined(path, word, (other, end), a, b))
+        parts = [f"{b:.6g} times what {_named(source)}" for b, source in zip(rest, some, strict=True)]
+        cause = "residual missing" if (a, *rest) == (1.0, 1.0) else "residual scale"
+        terms = [(other, end, b) for b, (other, end, _) in zip(rest, some, strict=True)]
+        yield Edit(
+            cause, f"should be {a:.6g} times itself plus {' plus '.join(parts)}", path, _combined(path, word, a, terms)
+        )
 
 
-def _combined(path: str, word: str, source: tuple[str, str], a: float, b: float) -> Callable[[nn.Module], Undo]:
+def _named(source: tuple[str, str, Tensor]) -> str:
+    return f"{source[0] or 'the model'} {'is given' if source[1] == 'in' else 'gives'}"
+
+
+def _combined(path: str, word: str, a: float, terms: Sequence[tuple[str, str, float]]) -> Callable[[nn.Module], Undo]:
     def apply(model: nn.Module) -> Undo:
-        held: list[Tensor] = []
-        origin = model.get_submodule(source[0])
-        if source[1] == "in":
-            keep = origin.register_forward_pre_hook(lambda m, args: held.append(args[0].clone()))
-        else:
-            keep = origin.register_forward_hook(lambda m, args, out: held.append(out.clone()))
+        held: dict[tuple[str, str], Tensor] = {}
+
+        def keep(other: str, end: str) -> Undo:
+            source = model.get_submodule(other)
+            if end == "in":
+                hook = lambda m, args: held.__setitem__((other, end), args[0].clone())  # noqa: E731
+                return source.register_forward_pre_hook(hook).remove
+            return source.register_forward_hook(lambda m, args, out: held.__setitem__((other, end), out.clone())).remove
 
         def added(x: Tensor) -> Tensor:
-            return a * x + b * held.pop()
+            return a * x + sum(b * held.pop((other, end)) for other, end, b in terms)
 
-        use = _before(path, added)(model) if word == "before" else _behind(path, added)(model)
+        kept = [keep(other, end) for other, end, _ in terms]
+        use = in_front(path, added)(model) if word == "before" else behind(path, added)(model)
 
         def undo() -> None:
-            keep.remove()
-            use()
+            for remove in (*kept, use):
+                remove()
 
         return undo
 

@@ -52,3 +52,8 @@ class Elementwise(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Any shape."""
         return UNARY[self.name](x)
+
+
+def interleaved(parts: int) -> Function:
+    """Channels 0 n 2n ... 1 n+1 ... of `parts` equal groups one after the other."""
+    return lambda x: x.unflatten(1, (parts, -1)).transpose(1, 2).flatten(1, 2)

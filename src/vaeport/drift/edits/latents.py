@@ -8,67 +8,102 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaeport.drift.edits.edit import Edit, Scope, Undo, all_of
+from vaeport.drift.edits.edit import Edit, Scope, Undo
 from vaeport.drift.edits.fits import fits
 from vaeport.drift.edits.functions import Function
 from vaeport.layers import DiagonalGaussian, SoftplusGaussian
 from vaeport.vae import DecoderOutput, EncoderOutput
 
 
-def latent_edits(scope: Scope, output: str) -> Iterator[Edit]:
-    """For an output that differs though the network before it does not."""
-    if output in ("mean", "std", "moments"):
+def latent_edits(scope: Scope, at: str) -> Iterator[Edit]:
+    """For an output that differs though the network before it does not, or for what the network is given."""
+    half = "decode" if at in ("before decoder", "unclamped", "decoded") else "encode"
+    cause = "crop"
+    if scope.found is not None and scope.wanted is not None:
+        cause = _kind_of(scope.found, scope.wanted)
+        if not at.startswith("before"):
+            for name, says, function in fits(scope.found, scope.wanted):
+                yield Edit(name, f"{at}: {says}", "", _output(at, function))
+    if at in ("mean", "std", "moments"):
         for kind in (DiagonalGaussian, SoftplusGaussian):
-            for cause, says, change in _MOMENTS:
-                yield Edit(cause, says.format(kind.__name__), "", _posterior(kind, change))
-    if output in ("moments", "unclamped", "decoded"):
-        yield Edit("crop", "the network should get its input as it is given", "", _as_given)
-        yield Edit("crop", "what the network gives should be returned as it is", "", _returned)
-    if output == "decoded":
+            for name, says, change in _MOMENTS:
+                yield Edit(name, says.format(kind.__name__), "", _posterior(kind, change))
+    if at == "decoded":
         for limits in ((-1.0, 1.0), (0.0, 1.0), None):
             says = "the output should not be clamped" if limits is None else f"the output should be clamped to {limits}"
-            yield Edit("clamp", says, "", _clamped(limits))
-    if scope.found is not None and scope.wanted is not None:
-        for cause, says, function in fits(scope.found, scope.wanted):
-            yield Edit(cause, f"{output}: {says}", "", _output(output, function))
+            yield Edit("clamp", says, "", _method("decode", _plain_decode(False, True, limits)))
+    name = "encoder" if half == "encode" else "decoder"
+    for given, returned, says in (
+        (True, False, f"the {name} should get its input as it is"),
+        (False, True, f"what the {name} gives should be taken as it is"),
+        (True, True, f"the {name} should get its input, and its output should be taken, as they are"),
+    ):
+        plain = _plain_encode if half == "encode" else _plain_decode
+        yield Edit(cause, says, "", _method(half, plain(given, returned)))
+
+
+def _kind_of(found: Tensor, wanted: Tensor) -> str:
+    """What was done to a tensor, judged by its shape and by what is still in it."""
+    if found.shape != wanted.shape:
+        return "layout" if sorted(found.shape) == sorted(wanted.shape) else "crop"
+    for axis in range(2, found.dim()):
+        n = found.shape[axis]
+        for step in (1, 2, 3, 4):
+            ends = (0, step), (step, 0)
+            for ours, theirs in ends:
+                if n > step and torch.equal(found.narrow(axis, ours, n - step), wanted.narrow(axis, theirs, n - step)):
+                    return "crop"
+    inner = (..., *(slice(4, -4) if n > 12 else slice(1, -1) if n > 3 else slice(None) for n in found.shape[2:]))
+    several = sum(
+        torch.equal(torch.roll(found, shift, tuple(range(2, found.dim())))[inner], wanted[inner])
+        for shift in (
+            (1,) * (found.dim() - 2),
+            (-1,) * (found.dim() - 2),
+            (0, 1, 1),
+            (1, 1),
+            (0, 1, 1)[-(found.dim() - 2) :],
+        )
+        if len(shift) == found.dim() - 2
+    )
+    return "crop" if several else "input"
 
 
 def normalisation_edits(scope: Scope, mean: Tensor | None) -> Iterator[Edit]:
     """For `normalized` alone: the affine map that the reference applies to the mean, named after what ours does."""
     if mean is None or scope.wanted is None or mean.shape != scope.wanted.shape:
         return
+    normalize: Any = scope.model.normalize
     for _, _, function in fits(mean, scope.wanted):
-        ours = _affine_of(lambda z: scope.model.normalize(z), mean)
-        theirs = _affine_of(function, mean)
-        yield Edit("normalisation", f"normalize {_told(ours, theirs)}", "", _method("normalize", lambda self, old, z: function(z)))
+        told = _told(_affine_of(normalize, mean), _affine_of(function, mean))
+        yield Edit("normalisation", f"normalize {told}", "", _method("normalize", _instead(function)))
+
+
+def _instead(function: Function) -> Callable[..., Any]:
+    return lambda model, old, z: function(z)
 
 
 def _affine_of(function: Function, like: Tensor) -> tuple[Tensor, Tensor]:
     """(shift, scale) per channel of (z - shift) * scale."""
-    zero, one = torch.zeros_like(like[:1]), torch.ones_like(like[:1])
-    at_zero, at_one = (function(t).flatten(2)[0, :, 0] for t in (zero, one))
-    scale = at_one - at_zero
-    return -at_zero / scale, scale
+    zero, one = (function(make(like[:1])).flatten(2)[0, :, 0] for make in (torch.zeros_like, torch.ones_like))
+    return -zero / (one - zero), one - zero
 
 
 def _told(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> str:
     (shift, scale), (their_shift, their_scale) = ours, theirs
-    nothing = torch.zeros_like(shift), torch.ones_like(scale)
+    one, none = torch.ones_like(scale), torch.zeros_like(shift)
 
-    def same(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> bool:
-        return all(torch.allclose(x, y, rtol=1e-7, atol=1e-9) for x, y in zip(a, b, strict=True))
+    def same(a: Tensor, b: Tensor) -> bool:
+        return torch.allclose(a, b, rtol=1e-7, atol=1e-9)
 
-    if same(ours, nothing):
+    if same(shift, none) and same(scale, one):
         return "does nothing; it should be (z - shift) * scale"
-    if same(theirs, nothing):
+    if same(their_shift, none) and same(their_scale, one):
         return "should do nothing: the latent is normalised already"
-    if torch.allclose(scale * their_scale, nothing[1], rtol=1e-7):
-        return "has 1/scale for scale"
-    if torch.allclose(shift, -their_shift, rtol=1e-7):
-        return "has the shift with the other sign"
-    if torch.allclose(shift, their_shift, rtol=1e-7):
-        return "has another scale"
-    return "has another shift" if torch.allclose(scale, their_scale, rtol=1e-7) else "has another shift and scale"
+    if same(scale * their_scale, one):
+        return "has 1 / scale for scale"
+    if same(scale, their_scale):
+        return "has the shift with the other sign" if same(shift, -their_shift) else "has another shift"
+    return "has another scale" if same(shift, their_shift) else "has another shift and scale"
 
 
 def _halves(moments: Tensor) -> Tensor:
@@ -76,79 +111,77 @@ def _halves(moments: Tensor) -> Tensor:
 
 
 _MOMENTS: tuple[tuple[str, str, Function], ...] = (
-    ("posterior", "the latent should be the {}'s mode", lambda m: m),
+    ("posterior", "the posterior should be a {}, the latent its mode", lambda m: m),
     ("moments order", "the second half of the moments is the mean ({})", _halves),
 )
 
 
 def _posterior(kind: type[DiagonalGaussian], change: Function) -> Callable[[nn.Module], Undo]:
-    def encode(self: Any, old: Any, *args: Any, **kwargs: Any) -> EncoderOutput:
+    def encode(model: Any, old: Any, *args: Any, **kwargs: Any) -> EncoderOutput:
         return EncoderOutput(kind(change(old(*args, **kwargs).latent_dist.parameters)))
 
     return _method("encode", encode)
 
 
-def _as_given(model: nn.Module) -> Undo:
-    def through(half: str) -> Callable[..., Any]:
-        def call(self: Any, old: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-            handle = getattr(self, half).register_forward_pre_hook(lambda m, given: (x, *given[1:]), prepend=True)
-            try:
-                return old(x, *args, **kwargs)
-            finally:
-                handle.remove()
-
-        return call
-
-    return all_of(_method(name, through(half)) for name, half in (("encode", "encoder"), ("decode", "decoder")))(model)
-
-
-def _returned(model: nn.Module) -> Undo:
-    return _clamped(model.contract.clamp)(model)
-
-
-def _clamped(limits: tuple[float, float] | None) -> Callable[[nn.Module], Undo]:
-    """Decode gives what the decoder gives, clamped to `limits`."""
-
-    def decode(self: Any, old: Any, z: Tensor, *args: Any, **kwargs: Any) -> DecoderOutput:
-        seen: list[Tensor] = []
-        handle = self.decoder.register_forward_hook(lambda m, given, out: seen.append(out.clone()))
-        try:
-            old(z, *args, **kwargs)
-        finally:
+def _through(model: Any, half: str, old: Any, x: Tensor, given: bool, args: Any, kwargs: Any) -> tuple[Any, Tensor]:
+    """What a call gives, and what its network gave in it, which gets `x` itself if `given`."""
+    network, seen = getattr(model, half), list[Tensor]()
+    handles = [network.register_forward_hook(lambda m, a, out: seen.append(out.clone()))]
+    if given:
+        handles.append(network.register_forward_pre_hook(lambda m, a: (x.clone(), *a[1:]), prepend=True))
+    try:
+        return old(x, *args, **kwargs), seen[-1]
+    finally:
+        for handle in handles:
             handle.remove()
-        return DecoderOutput(seen[-1] if limits is None else seen[-1].clamp(*limits))
 
-    return _method("decode", decode)
+
+def _plain_encode(given: bool, returned: bool) -> Callable[..., EncoderOutput]:
+    def encode(model: Any, old: Any, x: Tensor, *args: Any, **kwargs: Any) -> EncoderOutput:
+        out, moments = _through(model, "encoder", old, x, given, args, kwargs)
+        posterior = out.latent_dist
+        kind = SoftplusGaussian if isinstance(posterior, SoftplusGaussian) else DiagonalGaussian
+        return EncoderOutput(kind(moments) if returned else posterior)
+
+    return encode
+
+
+def _plain_decode(given: bool, returned: bool, limits: Any = ...) -> Callable[..., DecoderOutput]:
+    def decode(model: Any, old: Any, z: Tensor, *args: Any, **kwargs: Any) -> DecoderOutput:
+        out, raw = _through(model, "decoder", old, z, given, args, kwargs)
+        if not returned:
+            return DecoderOutput(out.sample)
+        ends = model.contract.clamp if limits is ... else limits
+        return DecoderOutput(raw if ends is None else raw.clamp(*ends))
+
+    return decode
 
 
 def _output(output: str, function: Function) -> Callable[[nn.Module], Undo]:
     if output in ("decoded", "unclamped"):
-        return _method("decode", lambda self, old, *a, **k: DecoderOutput(function(old(*a, **k).sample)))
+        return _method("decode", lambda model, old, *a, **k: DecoderOutput(function(old(*a, **k).sample)))
     if output == "normalized":
-        return _method("normalize", lambda self, old, z: function(old(z)))
+        return _method("normalize", lambda model, old, z: function(old(z)))
 
-    def encode(self: Any, old: Any, *args: Any, **kwargs: Any) -> EncoderOutput:
+    def encode(model: Any, old: Any, *args: Any, **kwargs: Any) -> EncoderOutput:
         posterior = old(*args, **kwargs).latent_dist
         if output == "moments":
             return EncoderOutput(type(posterior)(function(posterior.parameters)))
-        posterior.mean = function(posterior.mode())
-        posterior.mode = lambda: posterior.mean
+        if output == "mean":
+            posterior.mean = function(posterior.mode())
+            posterior.mode = lambda: posterior.mean
         return EncoderOutput(posterior)
 
     return _method("encode", encode)
 
 
 def _method(name: str, new: Callable[..., Any]) -> Callable[[nn.Module], Undo]:
-    """A method of the model that calls `new(self, old, ...)`."""
+    """A method of the model that calls `new(model, old, ...)`."""
 
     def apply(model: nn.Module) -> Undo:
         held = vars(model).get(name)
         old = getattr(model, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return new(model, old, *args, **kwargs)
-
-        object.__setattr__(model, name, call)
+        object.__setattr__(model, name, lambda *args, **kwargs: new(model, old, *args, **kwargs))
 
         def undo() -> None:
             object.__delattr__(model, name)

@@ -25,35 +25,52 @@ def transforms(weight: Tensor) -> Iterator[tuple[str, str, Transform]]:
         for axes in combinations(spatial, n):
             yield "flipped weight", f"axes {list(axes)} should run the other way", _flipped(axes)
     for axis in range(min(2, weight.dim())):
-        for parts in (2, 3):
-            if weight.shape[axis] % parts == 0 and weight.shape[axis] > parts:
-                for order in list(permutations(range(parts)))[1:]:
-                    says = f"its {parts} parts along axis {axis} should be in the order {list(order)}"
-                    yield "weight order", says, _reordered(axis, parts, order)
-        for parts in (2, 3, 4, 8, 16):
-            if weight.shape[axis] % parts == 0 and weight.shape[axis] > parts:
-                says = f"axis {axis} should be interleaved in {parts}"
-                yield "weight order", says, _interleaved(axis, parts)
-        if weight.shape[axis] > 1:
-            yield "channel order", f"axis {axis} should run the other way", _flipped((axis,))
-    yield "weight value", "1 should be added", lambda w: w + 1
-    yield "weight value", "1 should be taken away", lambda w: w - 1
-    yield "weight value", "its sign should be the other", lambda w: -w
-    yield "weight value", "its exponential is meant", torch.exp
-    yield "weight value", "its logarithm is meant", torch.log
-    yield "weight value", "its inverse is meant", lambda w: 1 / w
-    yield "weight value", "its square root is meant", torch.sqrt
-    yield "weight value", "its square is meant", torch.square
-    yield "weight value", "it should be zero", torch.zeros_like
-    yield "weight value", "it should be one", torch.ones_like
+        yield from _orders(weight, axis)
+    yield from VALUES
+
+
+def _orders(weight: Tensor, axis: int) -> Iterator[tuple[str, str, Transform]]:
+    n = weight.shape[axis]
+    for parts in (2, 3):
+        if n % parts == 0 and n > parts:
+            for order in list(permutations(range(parts)))[1:]:
+                says = f"its {parts} parts along axis {axis} should be in the order {list(order)}"
+                yield "weight order", says, _reordered(axis, parts, order)
+    for parts in range(2, n):
+        if n % parts == 0:
+            yield "weight order", f"axis {axis} should be interleaved in {parts}", _interleaved(axis, parts)
+    if n > 1:
+        yield "channel order", f"axis {axis} should run the other way", _flipped((axis,))
+
+
+VALUES: tuple[tuple[str, str, Transform], ...] = (
+    ("weight value", "1 should be added", lambda w: w + 1),
+    ("weight value", "1 should be taken away", lambda w: w - 1),
+    ("weight value", "the sign should be the other", torch.neg),
+    ("weight value", "the exponential is meant", torch.exp),
+    ("weight value", "the logarithm is meant", torch.log),
+    ("weight value", "the inverse is meant", torch.reciprocal),
+    ("weight value", "the square root is meant", torch.sqrt),
+    ("weight value", "the square is meant", torch.square),
+    ("weight value", "it should be zero", torch.zeros_like),
+    ("weight value", "it should be one", torch.ones_like),
+)
 
 
 def parameter_edits(scope: Scope) -> Iterator[Edit]:
-    """A weight, or a buffer, as it might be meant; two of one shape exchanged."""
+    """A weight, or a buffer, as it might be meant; all of a module alike; two of one shape exchanged."""
     held: list[tuple[str, str, Tensor]] = []
     for path, module in scope.own():
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         held += [(path, name, tensor) for name, tensor in own]
+        rows = {name: t for name, t in own if t.dim() and own[0][1].dim() and len(t) == len(own[0][1])}
+        if len(rows) > 1:
+            for cause, says, transform in _orders(own[0][1], 0):
+                change = f"{' and '.join(rows)}: {says}"
+                yield Edit(cause, change, path, all_of(replacing(path, name, transform) for name in rows))
+            for cause, says, transform in VALUES:
+                change = f"{' and '.join(rows)}: {says}"
+                yield Edit(cause, change, path, all_of(replacing(path, name, transform) for name in rows))
     for path, name, tensor in held:
         for cause, says, transform in transforms(tensor):
             yield Edit(cause, f"{name}: {says}", path, replacing(path, name, transform))
@@ -141,7 +158,8 @@ def replacing(path: str, name: str, transform: Transform) -> Callable[[nn.Module
         module = model.get_submodule(path)
         table = module._buffers if name in module._buffers else module._parameters
         before = table.get(name)
-        missing = name not in table
+        missing, shadow = name not in table, name in vars(module)
+        hidden = vars(module).pop(name, None)
         made = transform(torch.empty(0) if before is None else before.detach())
         if before is not None:
             made = made.to(before)
@@ -152,6 +170,8 @@ def replacing(path: str, name: str, transform: Transform) -> Callable[[nn.Module
                 del table[name]
             else:
                 table[name] = before
+            if shadow:
+                vars(module)[name] = hidden
 
         return undo
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, permutations
 
 from torch import nn
 
 from vaeport.drift.edits.edit import Edit, Scope, Undo
-from vaeport.drift.edits.functions import UNARY, Elementwise
+from vaeport.drift.edits.functions import UNARY, Elementwise, Function, interleaved
+
+_FACTORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 def structure_edits(scope: Scope) -> Iterator[Edit]:
@@ -26,17 +28,25 @@ def structure_edits(scope: Scope) -> Iterator[Edit]:
     for path, module in scope.own():
         names = [name for name, _ in module.named_children() if path or name not in ("encoder", "decoder")]
         for a, b in combinations(names, 2):
+            yield Edit(
+                "order", f"{a} and {b} should stand in each other's place", path, _reordered(path, _swapped(a, b))
+            )
             yield Edit("order", f"{a} and {b} should be exchanged", path, exchanging(path, a, b))
-        for a in names:
-            for b in names:
-                if a != b and abs(names.index(a) - names.index(b)) > 1:
-                    change = f"{a} should stand where {b} is"
-                    yield Edit("order", change, path, _moved(path, names.index(a), names.index(b)))
+        for a, b in permutations(names, 2):
+            yield Edit("order", f"{a} should stand where {b} is", path, _reordered(path, _moved(a, b)))
         for name in names:
+            child = module.get_submodule(name)
+            if not any(True for _ in child.parameters()):
+                for parts in _FACTORS:
+                    for hooked, where in ((in_front, "what it is given"), (behind, "what it gives")):
+                        change = f"{where}: channels should be interleaved in {parts}"
+                        inner = f"{path}.{name}".lstrip(".")
+                        yield Edit("channel order", change, inner, hooked(inner, interleaved(parts)))
             yield Edit("superfluous layer", f"{name} should not be there", path, _child(path, name, nn.Identity))
             for function in list(UNARY)[1:6]:
                 change = f"{function} is missing in front of {name}"
-                yield Edit("activation", change, path, _in_front(path, name, function))
+                inner = f"{path}.{name}".lstrip(".")
+                yield Edit("activation", change, path, in_front(inner, UNARY[function]))
 
 
 def _kind(module: nn.Module) -> str:
@@ -76,11 +86,21 @@ def _child(parent: str, name: str, make: Callable[[], nn.Module]) -> Callable[[n
     return apply
 
 
-def _in_front(parent: str, name: str, function: str) -> Callable[[nn.Module], Undo]:
+def in_front(path: str, function: Function) -> Callable[[nn.Module], Undo]:
+    """A function of what a module is given."""
+
     def apply(model: nn.Module) -> Undo:
-        module = model.get_submodule(f"{parent}.{name}".lstrip("."))
-        layer = Elementwise(function)
-        handle = module.register_forward_pre_hook(lambda m, args: (layer(args[0]), *args[1:]), prepend=True)
+        hook = lambda m, args: (function(args[0]), *args[1:])  # noqa: E731
+        return model.get_submodule(path).register_forward_pre_hook(hook, prepend=True).remove
+
+    return apply
+
+
+def behind(path: str, function: Function) -> Callable[[nn.Module], Undo]:
+    """A function of what a module gives."""
+
+    def apply(model: nn.Module) -> Undo:
+        handle = model.get_submodule(path).register_forward_hook(lambda m, args, out: function(out), prepend=True)
         return handle.remove
 
     return apply
@@ -97,13 +117,31 @@ def exchanging(path: str, a: str, b: str) -> Callable[[nn.Module], Undo]:
     return apply
 
 
-def _moved(path: str, source: int, target: int) -> Callable[[nn.Module], Undo]:
+def _reordered(path: str, order: Callable[[list[str]], list[str]]) -> Callable[[nn.Module], Undo]:
+    """The modules keep their names and are in another order, as chains run them."""
+
     def apply(model: nn.Module) -> Undo:
         table = model.get_submodule(path)._modules
-        names, modules = list(table), list(table.values())
-        moved = [*modules]
-        moved.insert(target, moved.pop(source))
-        table.update(zip(names, moved, strict=True))
-        return lambda: table.update(zip(names, modules, strict=True))
+        before = dict(table)
+
+        def put(names: list[str]) -> None:
+            table.clear()
+            table.update({name: before[name] for name in names})
+
+        put(order(list(before)))
+        return lambda: put(list(before))
 
     return apply
+
+
+def _swapped(a: str, b: str) -> Callable[[list[str]], list[str]]:
+    return lambda names: [{a: b, b: a}.get(name, name) for name in names]
+
+
+def _moved(a: str, b: str) -> Callable[[list[str]], list[str]]:
+    def moved(names: list[str]) -> list[str]:
+        place = names.index(b)
+        rest = [name for name in names if name != a]
+        return [*rest[:place], a, *rest[place:]]
+
+    return moved

@@ -40,6 +40,10 @@ def _candidates(value: Any, hints: Sequence[Any]) -> Iterator[Any]:
         yield from (type(value)(c) for c in _lists(value, hints))
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _floats(value: float) -> Iterator[float]:
     for power in (-1, 1, -2, 2, -3, 3, -4, 4):
         yield float(f"{value * 10.0**power:.12g}")
@@ -48,12 +52,30 @@ def _floats(value: float) -> Iterator[float]:
         yield 1 / value
     if value > 0:
         yield from (value**0.5, value**-0.5)
-    yield from (value * value, 2 * value, value / 2, 1 - value, 1.0, 0.0, 0.5, 2.0, 1e-5, 1e-6, 1e-8, 1e-9, 1e-12)
+    yield from (
+        value + 1,
+        value - 1,
+        value * value,
+        2 * value,
+        value / 2,
+        1 - value,
+        1.0,
+        0.0,
+        0.5,
+        2.0,
+        1e-5,
+        1e-6,
+        1e-8,
+        1e-9,
+        1e-12,
+    )
 
 
 def _lists(value: Sequence[Any], hints: Sequence[Any]) -> Iterator[list[Any]]:
     yield from (list(h) for h in of_type(hints, value))
     if value and all(isinstance(v, tuple | list) and len(v) == 2 for v in value):
+        even = [h for h in hints if isinstance(h, list | tuple) and len(h) == len(value) and all(map(_is_int, h))]
+        yield from ([(n, n) for n in h] for h in even)
         yield from _pads([tuple(v) for v in value])
         return
     if len(value) <= 4:

@@ -167,6 +167,22 @@ class Parity(Record):
             yield finding("pass-result", "missing", "nothing", ", ".join(self.missing), fix)
 
 
+class Cleanup(Record):
+    """The cleanup gate as it was last checked: its outcome and what was left behind or could not be looked at."""
+
+    outcome: Literal["not_run", "pass", "fail", "incomplete"] = "not_run"
+    leftovers: Lines = ()
+
+    def _rule_leftovers(self) -> Iterator[Finding]:
+        if (self.outcome in ("fail", "incomplete")) != bool(self.leftovers):
+            fix = "run `vaeport port` again; the gate is checked, not told"
+            yield finding("cleanup-gate", "leftovers", "leftovers exactly without a pass", self.outcome, fix)
+
+    def lines(self) -> tuple[str, ...]:
+        """The gate as a hand-over tells it: its verdict, then each leftover; nothing before it ran."""
+        return () if self.outcome == "not_run" else (f"[cleanup-gate] {self.outcome.upper()}", *self.leftovers)
+
+
 def pass_result(where: str, result: str) -> Iterator[Finding]:
     """A finding if the short result of a pass tells of no pass, or of skips, failures or errors."""
     bad = re.search(r"\b[1-9]\d* (?:skipped|xfailed|failed|errors?|deselected)\b", result, re.I)

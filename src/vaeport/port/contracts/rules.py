@@ -36,6 +36,7 @@ RULES = {
     "pass-result": "the result of pytest contradicts the pass",
     "verdict-hash": "a pass does not name its verdict",
     "status-cause": "the status of the parity test does not name its cause",
+    "cleanup-gate": "what debugging left behind is handed over",
     # conversion
     "retry-request": "a conversion is to be repeated without a request",
     "conversion-edited": "a component port changed the conversion itself",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -112,6 +113,12 @@ class ComponentHandoff(View):
     def _rule_asking(self) -> Iterator[Finding]:
         yield from asking_rules(self.next_step == "ask_user", self.escape_hatch)
 
+    def _rule_cleanup(self) -> Iterator[Finding]:
+        failed = any(re.search(r"\[cleanup-gate\]\s+FAIL", text, re.I) for text in self.concerns_or_unknowns)
+        if failed and self.blocker == "none":
+            fix = "remove each leftover and check again, or hand over as blocked by them"
+            yield finding("cleanup-gate", "concerns_or_unknowns", "[cleanup-gate] PASS", "[cleanup-gate] FAIL", fix)
+
     @classmethod
     def from_state(cls, state: PortState) -> Self:
         """The hand-over of this record; what the conversion itself wrote stands in its own hand-over."""
@@ -127,7 +134,7 @@ class ComponentHandoff(View):
             "official_files_used": list(dict.fromkeys(files)),
             "prototype_key_dumps": state.key_dumps,
             "port_state_file": state.status_file,
-            "concerns_or_unknowns": concerns(state),
+            "concerns_or_unknowns": [*concerns(state), *state.cleanup.lines()],
             "parity_test": state.parity.test,
             "parity_status": state.parity.status,
             "production_loader_strictness": state.conversion.production_loader_strictness,

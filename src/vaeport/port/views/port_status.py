@@ -189,7 +189,7 @@ def _fields_of(state: PortState) -> dict[str, Any]:
         "issues_and_blockers": [row.plain() for row in state.issues],
         "escape_hatches": [{**row.plain(), **row.hatch.plain()} for row in state.escape_hatches],
         "decisions": [row.plain() for row in state.decisions],
-        "handoff_notes": state.handoff_notes,
+        "handoff_notes": (*state.handoff_notes, *state.cleanup.lines()),
     }
 
 

@@ -58,6 +58,7 @@ def readme(state: PortState) -> str:
         *("## Parity", f"```bash\npytest {parity.test} -v -s\n```", bullets(tested)),
         *("## Stubs", table(("Module", "Reason"), [(stub.module, stub.reason) for stub in state.stubs])),
         *("## Concerns", notes(concerns(state))),
+        *(("## Cleanup gate", notes(state.cleanup.lines())) if state.cleanup.lines() else ()),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -1,0 +1,114 @@
+"""The reference's side of an explanation: run once per case, with what its modules took and gave on disk."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from vaeport.drift.align import Unit, paths_of, units_of
+from vaeport.drift.forced import DECODE, ENCODE, Truth
+from vaeport.errors import ProofError
+from vaeport.mapping import Plan
+from vaeport.proof.cases import Case
+from vaeport.proof.jobs import Job
+from vaeport.proof.prove import Proof
+from vaeport.proof.recording import Called, Captured
+from vaeport.vae import VAE
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the reference did.
+
+    mapped      which of its weights make up the native ones
+    weights     the file that both sides load
+    truths      one per case
+    seconds     that its runs took
+    """
+
+    mapped: Plan
+    weights: Path
+    truths: tuple[Truth, ...]
+    seconds: float
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """The aligned units; the halves themselves answer to the reference's calls."""
+        called = {path for path, unit in self.modules.items() if unit.calls}
+        return Unit("encoder", ENCODE), Unit("decoder", DECODE), *units_of(self.mapped, called)
+
+    @cached_property
+    def references(self) -> Mapping[str, str]:
+        """Native unit -> the reference's module."""
+        return {unit.native: unit.reference for unit in self.units}
+
+    @property
+    def modules(self) -> Mapping[str, Called]:
+        """The reference's modules that were watched."""
+        return self.truths[0].captured.record.units
+
+    def owner(self, module: str) -> str:
+        """The innermost unit that a native module lies in; "" if none."""
+        return max((u.native for u in self.units if within(module, u.native)), key=len, default="")
+
+    def place(self, unit: str) -> str:
+        """file:line of the reference's module of a native unit."""
+        reference = self.references.get(unit, "")
+        return self.modules[reference].place if reference in self.modules else "unknown"
+
+    def expected(self, name: str) -> Tensor:
+        """What the map makes of the reference's weights, in float64."""
+        with safe_open(self.weights, framework="pt") as file:
+            return self._steps[name].read(file.get_tensor).double()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All native weights."""
+        return tuple(self._steps)
+
+    @cached_property
+    def _steps(self) -> Mapping[str, object]:
+        return {step.native: step for step in self.mapped.steps}
+
+
+def within(name: str, unit: str) -> bool:
+    """A module lies in a unit, or is it."""
+    return name == unit or name.startswith(f"{unit}.")
+
+
+@contextmanager
+def prepared(proof: Proof, cases: Sequence[Case] | None = None) -> Iterator[Prepared]:
+    """Runs the reference; its captures lie on disk as long as the context lasts. ProofError if it does not run."""
+    with tempfile.TemporaryDirectory(prefix="vaeport-drift-") as name:
+        folder, start = Path(name), time.monotonic()
+        mapped, weights = proof.prepared(folder)
+        chosen = [case for case in cases or proof.chosen_cases if case.skip is None]
+        inputs = [tuple(t.double() for t in case.inputs(proof.seed + i)) for i, case in enumerate(chosen)]
+        paths = paths_of(mapped)
+        jobs = [
+            Job(case.name, x, z, units=paths, folder=str(folder / str(i)))
+            for i, (case, (x, z)) in enumerate(zip(chosen, inputs, strict=True))
+        ]
+        truths = []
+        for job, capture in zip(jobs, proof.reference.run(weights, jobs), strict=True):
+            if capture.error is not None:
+                raise ProofError("the reference does not run", where=job.name, found=capture.error)
+            captured = Captured(Path(str(job.folder)))
+            truths.append(Truth(job.media, job.latent, capture.outputs, captured, raw=not proof.native.normalized))
+        yield Prepared(mapped, weights, tuple(truths), time.monotonic() - start)
+
+
+def opened(proof: Proof, weights: Path) -> VAE:
+    """The native side as users open it, in float64."""
+    vae = proof.native.open(weights)
+    nn.Module.to(vae, torch.float64)
+    return vae.eval().requires_grad_(False)

@@ -1,0 +1,91 @@
+"""Runs that leave something behind: a second call of the same model on the same input must give the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from vaeport.drift.edits.edit import Edit, Undo
+
+Snapshot = Mapping[str, Mapping[str, Any]]
+"""Module path -> attributes, and copies of what they hold"""
+
+
+def snapshot(model: nn.Module) -> Snapshot:
+    """All attributes of all modules that are no weights, hooks or modules."""
+    return {path: {name: _copied(value) for name, value in _plain(module)} for path, module in model.named_modules()}
+
+
+def left_behind(model: nn.Module, before: Snapshot) -> list[tuple[str, str]]:
+    """(module, attribute) that are not as they were."""
+    return [
+        (path, name)
+        for path, module in model.named_modules()
+        for name, value in _plain(module)
+        if not _equal(value, before.get(path, {}).get(name, _ABSENT))
+    ]
+
+
+def resetting(model: nn.Module, before: Snapshot, left: list[tuple[str, str]]) -> Edit:
+    """Puts the attributes back before every encode and decode."""
+    path, name = left[0]
+    shown = ", ".join(f"{p}.{n}".lstrip(".") for p, n in left)
+
+    def apply(vae: nn.Module) -> Undo:
+        def reset() -> None:
+            for module, attribute in left:
+                value = before.get(module, {}).get(attribute, _ABSENT)
+                if value is _ABSENT:
+                    vars(vae.get_submodule(module)).pop(attribute, None)
+                else:
+                    setattr(vae.get_submodule(module), attribute, _copied(value))
+
+        held = {method: vars(vae).get(method) for method in ("encode", "decode")}
+        for method in held:
+            object.__setattr__(vae, method, _after(reset, getattr(vae, method)))
+
+        def undo() -> None:
+            for method, value in held.items():
+                object.__delattr__(vae, method)
+                if value is not None:
+                    object.__setattr__(vae, method, value)
+
+        return undo
+
+    return Edit("cache reset", f"{shown} should be reset before every call", path, apply)
+
+
+def _after(first: Callable[[], None], call: Callable[..., Any]) -> Callable[..., Any]:
+    def both(*args: Any, **kwargs: Any) -> Any:
+        first()
+        return call(*args, **kwargs)
+
+    return both
+
+
+_ABSENT = object()
+_OWN = {"training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
+
+
+def _plain(module: nn.Module) -> list[tuple[str, Any]]:
+    return [
+        (name, value)
+        for name, value in vars(module).items()
+        if name not in _OWN and "_hooks" not in name and not callable(value)
+    ]
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return type(value)(_copied(v) for v in value) if type(value) in (list, tuple) else value
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and bool((a == b).all())
+    if type(a) in (list, tuple) and type(a) is type(b):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and (a is b or (not isinstance(a, Tensor) and bool(a == b)))

@@ -1,0 +1,112 @@
+"""Two activation traces side by side: the statistics of aligned modules, in the order of execution.
+
+Statistics see a wrong scale, a lost bias, a clipped range, and values that are not finite. They do not see where
+values stand: a permuted channel, swapped height and width, a shifted frame or a mirrored image leave them all as they
+are, and a small difference drowns in the rounding of the mean. Equal statistics prove nothing; gate S does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from vaeport.drift.fastvideo_trace import Record
+from vaeport.drift.trace_joined import side_by_side
+from vaeport.errors import ProofError
+
+Calls = dict[tuple[int | None, str], list[tuple[int, Record]]]  # of one module, by step and tensor, with places
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of an aligned pair of modules.
+
+    native, reference   paths of the modules
+    tensor, step, call  of the native side, where it has one; call counts from 0, None where all calls were joined
+    stats               name -> (native, reference, relative difference)
+    notes               what else differs, and what could not be compared
+    """
+
+    native: str
+    reference: str
+    tensor: str
+    step: int | None
+    call: int | None
+    stats: Mapping[str, tuple[float, float, float]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float:
+        """The largest relative difference; NaN where nothing could be compared."""
+        return max((row[2] for row in self.stats.values()), default=math.nan)
+
+    def differs(self, tolerance: float) -> bool:
+        """Whether it is further off than that, or says nothing."""
+        return not self.difference <= tolerance
+
+    def __str__(self) -> str:
+        """One line."""
+        which = "".join(
+            f" {name} {value}" for name, value in (("step", self.step), ("call", self.call)) if value is not None
+        )
+        told = [f"{name} {a:.6g} / {b:.6g} ({off:.1e})" for name, (a, b, off) in self.stats.items()]
+        return f"{self.native} / {self.reference} {self.tensor}{which}: " + "; ".join((*told, *self.notes))
+
+
+def compare(native: Iterable[Record], reference: Iterable[Record], pairs: Mapping[str, str]) -> list[Row]:
+    """Rows for all aligned modules, in the order in which the native ones finished; what one side lacks comes last.
+
+    pairs   native module path -> reference module path
+
+    Where a module was called more often on one side (a reference that streams), its calls are joined. A difference is
+    relative to the larger value, of `mean` to the larger mean of absolute values, of `sum` to that times the number
+    of values, of `min` and `max` to the wider range.
+
+    Raises:
+        ProofError: no pair, or no record on a side.
+    """
+    sides = [_by_module(records, name) for records, name in ((native, "native"), (reference, "reference"))]
+    if not pairs:
+        raise ProofError("no aligned modules", where="pairs", expected="native path -> reference path")
+    rows = [
+        placed
+        for path, other in pairs.items()
+        for placed in _rows(path, other, sides[0].get(path, {}), sides[1].get(other, {}))
+    ]
+    return [row for _, row in sorted(rows, key=lambda placed: placed[0])]
+
+
+def told(rows: Sequence[Row], tolerance: float = 1e-4) -> list[str]:
+    """The first row that differs, then all rows in order, those that differ marked with `!`."""
+    off = [row for row in rows if row.differs(tolerance)]
+    verdict = f"first difference: {off[0]}" if off else f"no difference above {tolerance:g}; layout is not seen by this"
+    return [verdict, *(f"{'!' if row.differs(tolerance) else ' '} {row}" for row in rows)]
+
+
+def _by_module(records: Iterable[Record], name: str) -> dict[str, Calls]:
+    found: dict[str, Calls] = {}
+    for place, one in enumerate(records):
+        found.setdefault(one.module, {}).setdefault((one.step, one.tensor), []).append((place, one))
+    if not found:
+        raise ProofError("nothing to compare", where=f"the {name} trace", found="no record")
+    return found
+
+
+def _rows(native: str, reference: str, ours: Calls, theirs: Calls) -> Iterator[tuple[float, Row]]:
+    """Rows of a pair of modules, each with its place in the native trace."""
+    if len(ours) == len(theirs) == 1:  # `out` here, `out.sample` there
+        theirs = dict(zip(ours, theirs.values(), strict=True))
+    for step, tensor in dict.fromkeys((*ours, *theirs)) or [(None, "out")]:
+        a, b = (side.get((step, tensor), []) for side in (ours, theirs))
+        if not a or not b:
+            lacking = " and ".join(name for name, calls in (("native", a), ("reference", b)) if not calls)
+            yield math.inf, Row(native, reference, tensor, step, None, {}, (f"not in the {lacking} trace",))
+        elif len(a) == len(b):
+            for call, ((place, one), (_, other)) in enumerate(zip(a, b, strict=True)):
+                number = call if len(a) > 1 else None
+                yield place, Row(native, reference, tensor, step, number, *side_by_side([one], [other]))
+        else:
+            stats, notes = side_by_side([one for _, one in a], [one for _, one in b])
+            notes = (f"{len(a)} calls here, {len(b)} there: joined", *notes)
+            yield a[-1][0], Row(native, reference, tensor, step, None, stats, notes)
