@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vaeport.mapping import Plan
 from vaeport.proof.judge import HALVES
@@ -11,10 +12,15 @@ from vaeport.proof.judge import HALVES
 
 @dataclass(frozen=True)
 class Unit:
-    """A native module and the module of the reference that has all its weights, and no others."""
+    """A native module and the module of the reference that has all its weights, and no others.
+
+    within  the native unit around it with the same weights, whose tensors have to be unlike the reference's for this
+            one to be compared
+    """
 
     native: str
     reference: str
+    within: str = ""
 
 
 def paths_of(mapped: Plan) -> tuple[str, ...]:
@@ -25,8 +31,8 @@ def paths_of(mapped: Plan) -> tuple[str, ...]:
 def units_of(mapped: Plan, called: Container[str]) -> tuple[Unit, ...]:
     """The aligned units, outer before inner, of the modules of the reference that were `called`.
 
-    Several modules may hold the same weights, one around the other. The outermost of both sides are one unit; where
-    both sides have as many, so are those within, one by one.
+    Several modules may hold the same weights, one around the other. Where both sides have as many, they are units one
+    by one; else the outermost of both sides are, and what lies within stands by.
     """
     ours = _sets({step.native: frozenset(step.stored) for step in mapped.steps if step.native.startswith(HALVES)})
     parts = {step.native: {b.key for b in step.blocks if b.count > 1} for step in mapped.steps}
@@ -43,10 +49,11 @@ def units_of(mapped: Plan, called: Container[str]) -> tuple[Unit, ...]:
     found = []
     for keys, native in chains.items():
         reference = shared[keys]
-        even = len(native) == len(reference)
-        found += [
-            Unit(*pair) for pair in (zip(native, reference, strict=True) if even else [(native[0], reference[0])])
-        ]
+        if len(native) == len(reference):
+            found += [Unit(*pair) for pair in zip(native, reference, strict=True)]
+            continue
+        found.append(Unit(native[0], reference[0]))
+        found += [Unit(inner, reference[-1], outer) for outer, inner in pairwise(native)]
     order = {path: i for i, path in enumerate(ours)}
     return tuple(sorted(found, key=lambda unit: order[unit.native]))
 

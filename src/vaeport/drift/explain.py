@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import torch
 
-from vaeport.drift.edits.edit import Edit
+from vaeport.drift.edits.edit import Edit, Undo
 from vaeport.drift.edits.parameters import weight_edits
-from vaeport.drift.explanation import Explanation, Finding, UnitRow
+from vaeport.drift.explanation import NOTHING, Explanation, Finding, UnitRow
 from vaeport.drift.forced import Difference, Forcing, Spot, error_of
 from vaeport.drift.inside import first_differing
 from vaeport.drift.pieces import unlike_whole
@@ -70,10 +70,17 @@ class _Explainer:
             places = [place for place in places_of(found) if place.unit not in unexplained]
             if not places:
                 break
-            if self._explain(places[0]):
-                found = self._differences()
-            else:
+            undo = self._explain(places[0])
+            if undo is None:
                 unexplained.add(places[0].unit)
+                continue
+            before, found = set(places[0].spots), self._differences()
+            if before & {difference.spot for difference in found}:
+                # right where it was tried, and wrong in the whole: no cause
+                undo()
+                self.answer.findings[-1].unexplained()
+                unexplained.add(places[0].unit)
+                found = self._differences()
         self.vae.encode_pieces, self.vae.decode_pieces = in_pieces
         if not unexplained:
             self._pieces()
@@ -102,10 +109,15 @@ class _Explainer:
                 return True
         return False
 
-    def _explain(self, place: Place) -> bool:
+    def _explain(self, place: Place) -> Undo | None:
         """Looks for the change that mends a place, and makes it."""
-        forcing, worst = self.forcings[self.case], place.differences[0]
-        trials = [Trial(one, place) for one in (forcing, *(f for f in self.forcings if f is not forcing))]
+        for forcing in self.forcings:
+            if not forcing.parents:
+                forcing.run(HALVES, {})
+        worst = place.differences[0]
+        trials = [Trial(forcing, place) for forcing in self.forcings]
+        # the cheapest case that shows it; the others are for what is found there
+        trials.sort(key=lambda trial: (not trial.place.differences, trial.forcing.truth.media.numel()))
         reference = self.given.references.get(place.unit, "")
         operations, at = first_differing(trials, reference)
         with ExitStack() as kept:
@@ -117,14 +129,13 @@ class _Explainer:
         finding.places = (at[0] or finding.places[0], at[1] or finding.places[1])
         if found.edit is None:
             finding.change = "; ".join(filter(None, (finding.change, worst.says)))
-            return False
-        found.edit.apply(self.vae)
-        return True
+            return None
+        return found.edit.apply(self.vae)
 
     def _finding(self, unit: str, where: str, error: float, edit: Edit | None) -> Finding:
         module = unit if edit is None else edit.module
         here = written_at(self.vae.get_submodule(module))
-        cause, change = (None, "no change that was tried mends it") if edit is None else (edit.cause, edit.change)
+        cause, change = (None, NOTHING) if edit is None else (edit.cause, edit.change)
         finding = Finding(
             unit,
             self.given.references.get(unit, ""),
@@ -201,6 +212,8 @@ class _Explainer:
         for unit in self.given.units:
             error = errors.get(unit.native)
             status = "origin" if error is not None else "same" if unit.native in compared else "not compared"
+            if status == "not compared" and unit.within:
+                continue
             self.answer.units.append(UnitRow(unit.native, unit.reference, error, status))
 
     def _holds(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from vaeport.vae import VAE
 
 GATE = "then gate S holds"
+NOTHING = "no change that was tried mends it"
 
 
 @dataclass
@@ -44,6 +45,10 @@ class Finding:
         """Makes the change on a fresh copy of the native side."""
         if self.apply is not None:
             self.apply(vae)
+
+    def unexplained(self) -> None:
+        """Takes the cause back."""
+        self.cause, self.change, self.module, self.remaining, self.apply = None, NOTHING, self.unit, None, None
 
     def line(self) -> str:
         """One line: place, cause, and the proof of it."""

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from vaeport.drift.align import Unit
+from vaeport.drift.hidden import hidden
 from vaeport.drift.layouts import fitted
 from vaeport.proof import gates
 from vaeport.proof.jobs import in_float64
@@ -86,7 +86,7 @@ class Truth:
     def fitted(self, unit: str, end: str, shape: Sequence[int], call: int) -> Tensor | None:
         """As a tensor of the native module's shape, which may be written to."""
         key = unit, end, tuple(shape), call
-        with _disable_current_modes():  # no operation of the run
+        with hidden():
             found = self._kept[key] if key in self._kept else fitted(self.calls(unit, end), shape, self.batch, call)
             if self.keeping:
                 self._kept[key] = found
@@ -105,7 +105,7 @@ class Truth:
 
 def error_of(found: Tensor, wanted: Tensor) -> float:
     """Gate S's figure: the worst slice's relative rms difference."""
-    with _disable_current_modes():  # no operation of the run
+    with hidden():
         return _error_of(found, wanted)
 
 
@@ -137,6 +137,8 @@ class Forcing:
         self.side, self.vae, self.units, self.truth = side, vae, units, truth
         self.shapes: dict[tuple[str, int], tuple[int, ...]] = {}
         self.parents: dict[str, str] = {}
+        self.fitting: set[str] = set()
+        self.compared: set[tuple[str, str, int]] = set()
 
     def run(
         self, halves: Sequence[str], modes: Mapping[str, Mode], default: Mode = FORCE, until: str | None = None
@@ -144,6 +146,7 @@ class Forcing:
         """The differences in the order of the run, which ends with unit `until`; `modes` by native path."""
         found: list[Difference] = []
         stack: list[str] = [""]
+        self.compared.clear()
         with self._hooks(modes, default, stack, found, until):
             for half in halves:
                 try:
@@ -172,6 +175,7 @@ class Forcing:
             wanted, found = self.truth.outputs.get(name), outputs.get(name)
             if wanted is None or found is None:
                 continue
+            self.compared.add(("", name, 0))
             error = error_of(found, wanted)
             if error > LIMIT:
                 yield Difference(Spot("", name), error, found, wanted)
@@ -182,6 +186,7 @@ class Forcing:
     def _hooks(
         self, modes: Mapping[str, Mode], default: Mode, stack: list[str], found: list[Difference], until: str | None
     ) -> Iterator[None]:
+        passages: dict[str, _Passage] = {}
         with ExitStack() as hooks:
             for unit in self.units:
                 mode = modes.get(unit.native, default)
@@ -191,7 +196,9 @@ class Forcing:
                     module = self.vae.get_submodule(unit.native)
                 except AttributeError:  # a change took it away
                     continue
-                state = _Passage(self, unit, mode, stack, found, unit.native == until)
+                outer = passages.get(unit.within) if unit.within else None
+                state = _Passage(self, unit, mode, stack, found, unit.native == until, outer)
+                passages[unit.native] = state
                 if mode == SKIP:
                     hooks.enter_context(_replaced(module, state.skipped(module.forward)))
                 for handle in (
@@ -216,10 +223,16 @@ class _Passage:
     stack: list[str]
     found: list[Difference]
     final: bool = False
+    outer: _Passage | None = None
     call: int = 0
     fits: bool = True
+    asleep: bool = False
 
     def entered(self, module: nn.Module, args: Any) -> Any:
+        # what stands around it, on the same weights, is compared already
+        self.asleep = self.outer is not None and (self.outer.fits or self.outer.asleep)
+        if self.asleep:
+            return None
         x = first_tensor(args)
         self.fits = False
         parent = self.stack[-1]
@@ -232,13 +245,14 @@ class _Passage:
             return None
         self.fits = True
         if self.mode != OPEN:
+            self.run.compared.add((self.unit.native, "in", self.call))
             error = error_of(x, wanted)
             if error > LIMIT:
                 self.found.append(Difference(Spot(parent, f"before {self.unit.native}"), error, x, wanted))
         return tuple(wanted if a is x else a for a in args)
 
     def left(self, module: nn.Module, args: Any, out: Any) -> Any:
-        given = self._given(out)
+        given = None if self.asleep else self._given(out)
         if self.final:
             raise _Done
         return given
@@ -250,7 +264,11 @@ class _Passage:
         if y is None or not isinstance(out, Tensor):
             return None
         wanted = self.run.truth.fitted(self.unit.reference, "out", y.shape, call)
+        if self.mode == FORCE and (wanted is not None or self.fits):
+            self.run.compared.add((self.unit.native, "out", call))
         if self.mode == FORCE and wanted is not None:
+            if self.fits:
+                self.run.fitting.add(self.unit.native)
             self.run.shapes[self.unit.native, call] = tuple(y.shape)
             error = error_of(y, wanted)
             if error > LIMIT:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaeport.drift.edits.attributes import attribute_edits
+from vaeport.drift.edits.attributes import attribute_edits, config_edits
 from vaeport.drift.edits.calls import call_edits
 from vaeport.drift.edits.edit import Edit, Scope, values
 from vaeport.drift.edits.fits import combined_edits, fitted_edits
@@ -53,8 +53,8 @@ class Trial:
         self.modes = dict.fromkeys(above, OPEN) | dict.fromkeys(self.around, FORCE)
         if place.unit:
             self.modes[place.unit] = FORCE
-        # what lies inside a unit that is skipped does not run
-        entered = {"", place.unit, *above, *self.around}
+        # what lies inside a unit that is skipped does not run; what is compared as a whole runs as it is
+        entered = {"", place.unit, *above}
         beside = {u: SKIP for u, parent in forcing.parents.items() if parent in entered and u not in self.modes}
         inside = {u for u in beside if place.unit and place.unit in _above(u, forcing.parents)}
         self.free = {u: mode for u, mode in (self.modes | beside).items() if u not in inside}
@@ -62,6 +62,8 @@ class Trial:
         self.halves = _halves(place, forcing)
         # a unit may be called several times
         self.until = place.unit if (place.unit, 1) not in forcing.shapes else None
+        self.place = Place(place.unit, self.errors())
+        self.compared = frozenset(forcing.compared)
 
     def errors(self) -> list[Difference]:
         """What differs at the place."""
@@ -96,17 +98,9 @@ def edits_for(trial: Trial, reference_unit: str) -> Iterator[Edit]:
     forcing, place = trial.forcing, trial.place
     first = next((d for d in place.differences if d.found is not None and d.wanted is not None), place.differences[0])
     scope = Scope(forcing.vae, modules_of(trial), hints_of(forcing, reference_unit), first.found, first.wanted)
-    yield from attribute_edits(scope)
-    outputs = [d for d in place.differences if not place.unit]
-    if not outputs:
-        yield from call_edits(calls_in(scope, trial.errors), scope.hints)
-        yield from structure_edits(scope)
-        yield from parameter_edits(scope)
-        yield from word_edits(scope)
-        spot = first.spot.at if " " in first.spot.at else f"{first.spot.at} {place.unit}"
-        yield from combined_edits(scope, spot, _sources(trial))
-        yield from fitted_edits(scope, spot)
-    for difference in outputs:
+    if not place.unit:
+        yield from config_edits(scope)
+    for difference in place.differences if not place.unit else ():
         at = difference.spot.at
         around = Scope(forcing.vae, [""], scope.hints, difference.found, difference.wanted)
         if at == "normalized":
@@ -114,12 +108,21 @@ def edits_for(trial: Trial, reference_unit: str) -> Iterator[Edit]:
         if " " in at:
             yield from fitted_edits(around, at)
         yield from latent_edits(around, at)
+    yield from attribute_edits(scope)
+    if place.unit:
+        yield from call_edits(calls_in(scope, trial.errors), scope.hints)
+        yield from structure_edits(scope)
+        yield from parameter_edits(scope)
+        yield from word_edits(scope)
+        spot = first.spot.at if " " in first.spot.at else f"{first.spot.at} {place.unit}"
+        yield from combined_edits(scope, spot, _sources(trial))
+        yield from fitted_edits(scope, spot)
 
 
 def modules_of(trial: Trial) -> list[str]:
     """The unit's own modules: those of its aligned children are theirs."""
     forcing, unit = trial.forcing, trial.place.unit
-    aligned = {u.native for u in forcing.units} - set(trial.around)
+    aligned = forcing.fitting - set(trial.around)
     names = [name for name, _ in forcing.vae.named_modules()]
     if not unit:
         tops = ("encoder", "decoder")
@@ -204,6 +207,8 @@ def _tried(edit: Edit, trial: Trial) -> list[Difference] | None:
     try:
         with edit.applied(trial.forcing.vae):
             found = trial.errors()
+        # what is not compared any more has not become right
+        whole = trial.compared <= trial.forcing.compared
     except Exception:  # a change may be impossible in any way
         return None
-    return None if any(d.raised for d in found) else found
+    return found if whole and not any(d.raised for d in found) else None

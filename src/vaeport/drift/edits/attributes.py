@@ -17,8 +17,7 @@ Held = Callable[[nn.Module], Any]
 """Finds what holds the attribute."""
 _SPELT = {"variance_epsilon": "eps", "epsilon": "eps", "num_groups": "groups", "norm_num_groups": "groups"}
 _PADDINGS = {"zeros", "constant", "replicate", "reflect", "circular"}
-_UNUSED = {"training", "arch", "encode_pieces", "decode_pieces"}
-_LOADING = {"pretrained_path", "load_encoder", "load_decoder", "dtype"}
+_UNUSED = {"training", "arch", "config", "encode_pieces", "decode_pieces"}
 
 
 def attribute_edits(scope: Scope) -> Iterator[Edit]:
@@ -29,8 +28,7 @@ def attribute_edits(scope: Scope) -> Iterator[Edit]:
             target = held(module)
             plain = {n: v for n, v in vars(target).items() if not n.startswith("_") and _known(n, v)}
             for name, value in plain.items():
-                tried = [*_options(target, name, value), *others(value, scope.hints)]
-                edits = [_edit(path, label, held, name, value, other) for other in tried]
+                edits = [_edit(path, label, held, name, value, other) for other in others(value, scope.hints)]
                 yield from edits
                 hinted.append(edits[:4])
             for (a, left), (b, right) in combinations(plain.items(), 2):
@@ -43,6 +41,14 @@ def attribute_edits(scope: Scope) -> Iterator[Edit]:
                 yield Edit(left.cause, change, path, all_of((left.apply, right.apply)))
 
 
+def config_edits(scope: Scope) -> Iterator[Edit]:
+    """How the model was asked to run: other options of its config."""
+    config = vars(scope.model).get("config")
+    for name, value in vars(config).items() if is_dataclass(config) else ():
+        for other in _options(config, name, value):
+            yield _edit("", "config.", _attribute("config"), name, value, other)
+
+
 def _edit(path: str, label: str, held: Held, name: str, value: Any, other: Any) -> Edit:
     change = f"{label}{name} {_shown(value)} should be {_shown(other)}"
     return Edit(cause_of(name, value, other), change, path, setting(path, held, name, other))
@@ -50,8 +56,6 @@ def _edit(path: str, label: str, held: Held, name: str, value: Any, other: Any) 
 
 def _options(target: Any, name: str, value: Any) -> list[Any]:
     """What the annotation of a dataclass's field allows besides."""
-    if not is_dataclass(target):
-        return []
     hint = get_type_hints(type(target)).get(name)
     return [option for option in get_args(hint) if get_origin(hint) is Literal and option != value]
 
@@ -71,7 +75,7 @@ def _attribute(name: str) -> Held:
 
 
 def _known(name: str, value: Any) -> bool:
-    if name in _UNUSED | _LOADING or value is None:
+    if name in _UNUSED or value is None:
         return False
     return is_plain(value) and not (isinstance(value, list | tuple) and not value)
 

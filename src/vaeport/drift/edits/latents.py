@@ -127,6 +127,10 @@ def _through(model: Any, half: str, old: Any, x: Tensor, given: bool, args: Any,
     """What a call gives, and what its network gave in it, which gets `x` itself if `given`."""
     network, seen = getattr(model, half), list[Tensor]()
     handles = [network.register_forward_hook(lambda m, a, out: seen.append(out.clone()))]
+    # a network that runs in pieces is not called, and its hooks are not either
+    whole = f"{half.removesuffix('r')}_pieces"
+    pieces = vars(model).get(whole, ...)
+    setattr(model, whole, None)
     if given:
         handles.append(network.register_forward_pre_hook(lambda m, a: (x.clone(), *a[1:]), prepend=True))
     try:
@@ -134,6 +138,10 @@ def _through(model: Any, half: str, old: Any, x: Tensor, given: bool, args: Any,
     finally:
         for handle in handles:
             handle.remove()
+        if pieces is ...:
+            delattr(model, whole)
+        else:
+            setattr(model, whole, pieces)
 
 
 def _plain_encode(given: bool, returned: bool) -> Callable[..., EncoderOutput]:

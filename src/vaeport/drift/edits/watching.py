@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vaeport.drift.edits.edit import Scope, Undo
+from vaeport.drift.hidden import is_hidden
 from vaeport.proof.precision import place
 from vaeport.proof.recording import is_plain
 
@@ -59,7 +60,7 @@ class Calls(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one call."""
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
-        if self.paused or name in _IGNORED:
+        if self.paused or is_hidden() or name in _IGNORED:
             return func(*args, **kwargs)
         number, self.count = self.count, self.count + 1
         if self.change is not None:

@@ -1,0 +1,85 @@
+"""`write_repro`: a difference as a folder that anyone can run, smaller than 1 MB, without the reference.
+
+`repro.py` is `vaeport.drift.repro_script` as it stands; what it runs lies in `case.json` and `reference.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from vaeport.drift import repro_script
+from vaeport.drift.explanation import Explanation
+from vaeport.drift.repro_case import smallest
+from vaeport.drift.repro_text import readme
+from vaeport.drift.shrink import MakeProof, Shrinking
+from vaeport.errors import InputError
+from vaeport.proof.setup import proof_of
+
+MOST_BYTES = 1_000_000
+TRIES, SECONDS = 24, 240.0
+
+
+def write_repro(
+    options: Mapping[str, Any],
+    explanation: Explanation,
+    folder: Path,
+    *,
+    proof: MakeProof = proof_of,
+    tries: int = TRIES,
+    seconds: float = SECONDS,
+) -> Path:
+    """Writes `repro.py`, `case.json`, `reference.safetensors` and `README.md`; returns the path of the script.
+
+    options         of both sides, as for `proof_of`
+    explanation     what `explain` said of them; its first finding is what the script shows
+    folder          new, or empty
+    tries, seconds  for the search for a smaller configuration
+
+    InputError if there is nothing to show, if the folder is in use, if the difference does not lie in the native
+    source, or if the script would need 1 MB or more. Nothing is written then.
+    """
+    if not explanation.findings:
+        raise InputError("both sides agree, so there is no difference to reproduce", found="no finding")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("the folder holds something already; nothing was written", where=folder, fix="name a new one")
+    with tempfile.TemporaryDirectory(prefix="vaeport-repro-") as scratch:
+        setting = Shrinking(options, explanation, proof, Path(scratch)).run(tries, seconds)
+        stored = smallest(setting, options["native"])
+    files, sizes = {}, []
+    for one in (stored, stored.unit_alone()):
+        files = {
+            "case.json": _json(one.case).encode(),
+            "reference.safetensors": save(dict(one.tensors)),
+            "repro.py": Path(repro_script.__file__).read_bytes(),
+            "README.md": readme(one, setting, explanation).encode(),
+        }
+        sizes.append(sum(map(len, files.values())))
+        if sizes[-1] < MOST_BYTES:
+            break
+    else:
+        raise InputError(
+            "the smallest case that was found is too large; nothing was written",
+            expected=f"under {MOST_BYTES} bytes",
+            found=f"{sizes[0]} bytes, {sizes[1]} with the unit alone",
+            fix="give a smaller configuration of both sides with --config",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder / "repro.py"
+
+
+def _json(value: Any) -> str:
+    """Indented, with lists of numbers on one line."""
+
+    def flat(found: re.Match[str]) -> str:
+        return f"[{', '.join(found[1].replace(',', ' ').split())}]"
+
+    return re.sub(r"\[\n([^\[\]{}\"]*)\]", flat, json.dumps(value, indent=1)) + "\n"
