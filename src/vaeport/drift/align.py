@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 from vaeport.mapping import Plan
 from vaeport.proof.judge import HALVES
@@ -32,7 +31,7 @@ def units_of(mapped: Plan, called: Container[str]) -> tuple[Unit, ...]:
     """The aligned units, outer before inner, of the modules of the reference that were `called`.
 
     Several modules may hold the same weights, one around the other. Where both sides have as many, they are units one
-    by one; else the outermost of both sides are, and what lies within stands by.
+    by one; else the outermost of both sides are, and the innermost stands by.
     """
     ours = _sets({step.native: frozenset(step.stored) for step in mapped.steps if step.native.startswith(HALVES)})
     parts = {step.native: {b.key for b in step.blocks if b.count > 1} for step in mapped.steps}
@@ -53,7 +52,8 @@ def units_of(mapped: Plan, called: Container[str]) -> tuple[Unit, ...]:
             found += [Unit(*pair) for pair in zip(native, reference, strict=True)]
             continue
         found.append(Unit(native[0], reference[0]))
-        found += [Unit(inner, reference[-1], outer) for outer, inner in pairwise(native)]
+        if len(native) > 1:
+            found.append(Unit(native[-1], reference[-1], native[0]))
     order = {path: i for i, path in enumerate(ours)}
     return tuple(sorted(found, key=lambda unit: order[unit.native]))
 

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 
 import torch
 
-from vaeport.drift.edits.edit import Edit, Undo
+from vaeport.drift.edits.edit import Edit, Scope, Undo
+from vaeport.drift.edits.latents import latent_edits
 from vaeport.drift.edits.parameters import weight_edits
 from vaeport.drift.explanation import NOTHING, Explanation, Finding, UnitRow
 from vaeport.drift.forced import Difference, Forcing, Spot, error_of
@@ -51,7 +52,8 @@ class _Explainer:
         self.given, self.seconds = given, seconds
         self.answer = Explanation(seconds={"reference": given.seconds})
         self.vae = opened(proof, given.weights)
-        self.forcings = [Forcing(proof.native, self.vae, given.units, truth) for truth in given.truths]
+        foreign: set[str] = set()
+        self.forcings = [Forcing(proof.native, self.vae, given.units, truth, foreign) for truth in given.truths]
         self.case = 0
 
     def run(self) -> Explanation:
@@ -64,6 +66,8 @@ class _Explainer:
         found = self._differences()
         self._rows(found)
         if self._weights(found):
+            found = self._differences()
+        if found and self._triage():
             found = self._differences()
         unexplained: set[str] = set()
         for _ in range(MOST):
@@ -115,7 +119,7 @@ class _Explainer:
             if not forcing.parents:
                 forcing.run(HALVES, {})
         worst = place.differences[0]
-        trials = [Trial(forcing, place) for forcing in self.forcings]
+        trials = [Trial(forcing, place, self.forcings[self.case]) for forcing in self.forcings]
         # the cheapest case that shows it; the others are for what is found there
         trials.sort(key=lambda trial: (not trial.place.differences, trial.forcing.truth.media.numel()))
         reference = self.given.references.get(place.unit, "")
@@ -123,7 +127,7 @@ class _Explainer:
         with ExitStack() as kept:
             for truth in self.given.truths:
                 kept.enter_context(truth.kept())
-            found = search(trials[0], trials[1:], reference, self.seconds)
+            found = search(trials[0], trials[1:], reference, self.given.told, self.seconds)
         finding = self._finding(place.unit, worst.spot.at, worst.error, found.edit)
         finding.operations, finding.tried, finding.remaining = operations, found.tried, found.remaining
         finding.places = (at[0] or finding.places[0], at[1] or finding.places[1])
@@ -159,6 +163,22 @@ class _Explainer:
             self._finding(owner, "inside", errors.get(owner, 0.0), edit).remaining = 0.0
             edit.apply(self.vae)
         return len(self.answer.findings) > before
+
+    def _triage(self) -> bool:
+        """A network that is given something of another shape than the VAE: is that what is wrong?"""
+        for forcing in self.forcings:
+            if not forcing.parents:
+                forcing.run(HALVES, {})
+        for name in ("encoder", "decoder"):
+            if all(name in forcing.fitting for forcing in self.forcings):
+                continue
+            for edit in latent_edits(Scope(self.vae, [""]), f"before {name}"):
+                undo = edit.apply(self.vae)
+                if not self._differences():
+                    self._finding("", f"before {name}", float("inf"), edit).remaining = 0.0
+                    return True
+                undo()
+        return False
 
     def _state(self) -> None:
         """A second run on the same input has to give the same."""

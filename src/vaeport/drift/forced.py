@@ -20,6 +20,7 @@ from vaeport.drift.hidden import hidden
 from vaeport.drift.layouts import fitted
 from vaeport.proof import gates
 from vaeport.proof.jobs import in_float64
+from vaeport.proof.noise import active_noise
 from vaeport.proof.precision import ClampTap
 from vaeport.proof.recording import Captured, first_tensor
 from vaeport.proof.sides import NativeSide
@@ -131,13 +132,21 @@ FORCE, SKIP, OPEN, FREE = "force", "skip", "open", "free"
 
 
 class Forcing:
-    """A native VAE between hooks."""
+    """A native VAE between hooks.
 
-    def __init__(self, side: NativeSide, vae: VAE, units: Sequence[Unit], truth: Truth) -> None:
+    foreign     units that are cut otherwise than the reference's, as one case has shown; what stands by is compared
+    """
+
+    def __init__(
+        self, side: NativeSide, vae: VAE, units: Sequence[Unit], truth: Truth, foreign: set[str] | None = None
+    ) -> None:
         self.side, self.vae, self.units, self.truth = side, vae, units, truth
+        self.foreign = set() if foreign is None else foreign
+        self.replaceable = {unit.within for unit in units if unit.within}
         self.shapes: dict[tuple[str, int], tuple[int, ...]] = {}
         self.parents: dict[str, str] = {}
         self.fitting: set[str] = set()
+        self.draws: dict[tuple[str, int], int] = {}
         self.compared: set[tuple[str, str, int]] = set()
 
     def run(
@@ -186,7 +195,6 @@ class Forcing:
     def _hooks(
         self, modes: Mapping[str, Mode], default: Mode, stack: list[str], found: list[Difference], until: str | None
     ) -> Iterator[None]:
-        passages: dict[str, _Passage] = {}
         with ExitStack() as hooks:
             for unit in self.units:
                 mode = modes.get(unit.native, default)
@@ -196,9 +204,7 @@ class Forcing:
                     module = self.vae.get_submodule(unit.native)
                 except AttributeError:  # a change took it away
                     continue
-                outer = passages.get(unit.within) if unit.within else None
-                state = _Passage(self, unit, mode, stack, found, unit.native == until, outer)
-                passages[unit.native] = state
+                state = _Passage(self, unit, mode, stack, found, unit.native == until)
                 if mode == SKIP:
                     hooks.enter_context(_replaced(module, state.skipped(module.forward)))
                 for handle in (
@@ -223,25 +229,33 @@ class _Passage:
     stack: list[str]
     found: list[Difference]
     final: bool = False
-    outer: _Passage | None = None
     call: int = 0
     fits: bool = True
     asleep: bool = False
+    drawn: int = 0
 
     def entered(self, module: nn.Module, args: Any) -> Any:
-        # what stands around it, on the same weights, is compared already
-        self.asleep = self.outer is not None and (self.outer.fits or self.outer.asleep)
+        # of two units on the same weights, one within the other, one is compared
+        foreign = self.run.foreign
+        around = self.unit.within
+        self.asleep = self.unit.native in foreign or bool(around and around not in foreign)
         if self.asleep:
             return None
-        x = first_tensor(args)
+        noise = active_noise()
+        self.drawn = noise.drawn if noise else 0
         self.fits = False
+        x = first_tensor(args)
+        wanted = None
+        if x is not None:
+            wanted = self.run.truth.fitted(self.unit.reference, "in", x.shape, self.call)
+        if wanted is None and self.unit.native in self.run.replaceable:
+            foreign.add(self.unit.native)
+            self.asleep = True
+            return None
         parent = self.stack[-1]
         self.run.parents.setdefault(self.unit.native, parent)
         self.stack.append(self.unit.native)
-        if x is None:
-            return None
-        wanted = self.run.truth.fitted(self.unit.reference, "in", x.shape, self.call)
-        if wanted is None:
+        if x is None or wanted is None:
             return None
         self.fits = True
         if self.mode != OPEN:
@@ -259,11 +273,17 @@ class _Passage:
 
     def _given(self, out: Any) -> Any:
         self.stack.pop()
+        noise = active_noise()
+        if noise and self.mode == FORCE:
+            self.run.draws[self.unit.native, self.call] = noise.drawn - self.drawn
         y, call = first_tensor(out), self.call
         self.call += 1
         if y is None or not isinstance(out, Tensor):
             return None
         wanted = self.run.truth.fitted(self.unit.reference, "out", y.shape, call)
+        if wanted is None and self.unit.native in self.run.replaceable:
+            self.run.foreign.add(self.unit.native)
+            return None
         if self.mode == FORCE and (wanted is not None or self.fits):
             self.run.compared.add((self.unit.native, "out", call))
         if self.mode == FORCE and wanted is not None:
@@ -287,7 +307,12 @@ class _Passage:
         def skip(*args: Any, **kwargs: Any) -> Any:
             shape = self.run.shapes.get((self.unit.native, self.call))
             wanted = None if shape is None else self.run.truth.fitted(self.unit.reference, "out", shape, self.call)
-            return forward(*args, **kwargs) if wanted is None else wanted
+            if wanted is None:
+                return forward(*args, **kwargs)
+            noise = active_noise()
+            if noise:  # those that come after it get what they would have got
+                noise.drawn += self.run.draws.get((self.unit.native, self.call), 0)
+            return wanted
 
         return skip
 

@@ -9,16 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.utils._pytree import tree_iter
 
 from vaeport.drift.align import Unit, paths_of, units_of
 from vaeport.drift.forced import DECODE, ENCODE, Truth
 from vaeport.errors import ProofError
 from vaeport.mapping import Plan
-from vaeport.proof.cases import Case
+from vaeport.mapping.plan import Step
+from vaeport.proof.cases import Case, cases_of
 from vaeport.proof.jobs import Job
 from vaeport.proof.prove import Proof
 from vaeport.proof.recording import Called, Captured
@@ -32,12 +35,14 @@ class Prepared:
     mapped      which of its weights make up the native ones
     weights     the file that both sides load
     truths      one per case
+    told        constants that it is called with
     seconds     that its runs took
     """
 
     mapped: Plan
     weights: Path
     truths: tuple[Truth, ...]
+    told: tuple[Any, ...]
     seconds: float
 
     @cached_property
@@ -58,7 +63,7 @@ class Prepared:
 
     def owner(self, module: str) -> str:
         """The innermost unit that a native module lies in; "" if none."""
-        return max((u.native for u in self.units if within(module, u.native)), key=len, default="")
+        return max((u.native for u in self.units if not u.within and within(module, u.native)), key=len, default="")
 
     def place(self, unit: str) -> str:
         """file:line of the reference's module of a native unit."""
@@ -76,7 +81,7 @@ class Prepared:
         return tuple(self._steps)
 
     @cached_property
-    def _steps(self) -> Mapping[str, object]:
+    def _steps(self) -> Mapping[str, Step]:
         return {step.native: step for step in self.mapped.steps}
 
 
@@ -91,7 +96,7 @@ def prepared(proof: Proof, cases: Sequence[Case] | None = None) -> Iterator[Prep
     with tempfile.TemporaryDirectory(prefix="vaeport-drift-") as name:
         folder, start = Path(name), time.monotonic()
         mapped, weights = proof.prepared(folder)
-        chosen = [case for case in cases or proof.chosen_cases if case.skip is None]
+        chosen = [case for case in cases or (*proof.chosen_cases, *uneven(proof)) if case.skip is None]
         inputs = [tuple(t.double() for t in case.inputs(proof.seed + i)) for i, case in enumerate(chosen)]
         paths = paths_of(mapped)
         jobs = [
@@ -104,7 +109,25 @@ def prepared(proof: Proof, cases: Sequence[Case] | None = None) -> Iterator[Prep
                 raise ProofError("the reference does not run", where=job.name, found=capture.error)
             captured = Captured(Path(str(job.folder)))
             truths.append(Truth(job.media, job.latent, capture.outputs, captured, raw=not proof.native.normalized))
-        yield Prepared(mapped, weights, tuple(truths), time.monotonic() - start)
+        yield Prepared(mapped, weights, tuple(truths), tuple(_told(proof)), time.monotonic() - start)
+
+
+def uneven(proof: Proof) -> Iterator[Case]:
+    """The odd case of a video with a legal number of frames: a reference that drops frames hides what is spatial."""
+    contract = proof.template.contract
+    *_, odd = cases_of(contract)
+    rules = contract.axes[: len(contract.axes) - 2]
+    lengths = [rule.decoded(rule.latents(n)) for rule, n in zip(rules, odd.media[2:], strict=False)]
+    media = (*odd.media[:2], *lengths, *odd.media[2 + len(lengths) :])
+    if contract.modality == "video" and media != odd.media:
+        yield Case("uneven", media, contract.latent_shape(media))
+
+
+def _told(proof: Proof) -> Iterator[Any]:
+    """Numbers among the arguments of the reference's encode and decode."""
+    convention = getattr(proof.reference, "convention", None)
+    given = [] if convention is None else [convention.encode_arguments, convention.decode_arguments]
+    yield from (leaf for leaf in tree_iter([dict(part) for part in given]) if isinstance(leaf, int | float | str))
 
 
 def opened(proof: Proof, weights: Path) -> VAE:

@@ -46,7 +46,8 @@ def write_repro(
     source, or if the script would need 1 MB or more. Nothing is written then.
     """
     if not explanation.findings:
-        raise InputError("both sides agree, so there is no difference to reproduce", found="no finding")
+        what = "both sides agree" if explanation.explained else "both sides differ, but no place of it is known"
+        raise InputError(f"{what}, so there is nothing to reproduce", found="no finding")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError("the folder holds something already; nothing was written", where=folder, fix="name a new one")
     with tempfile.TemporaryDirectory(prefix="vaeport-repro-") as scratch:

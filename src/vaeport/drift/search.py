@@ -46,7 +46,8 @@ def places_of(found: Sequence[Difference]) -> list[Place]:
 class Trial:
     """A place under one case: everything around it gives what the reference gave, without running."""
 
-    def __init__(self, forcing: Forcing, place: Place) -> None:
+    def __init__(self, forcing: Forcing, place: Place, source: Forcing | None = None) -> None:
+        self.default = FREE
         self.forcing, self.place = forcing, place
         above = _above(place.unit, forcing.parents)
         self.around = [s.at.partition(" ")[2] for s in place.spots if s.at.startswith("around ")]
@@ -62,18 +63,27 @@ class Trial:
         self.halves = _halves(place, forcing)
         # a unit may be called several times
         self.until = place.unit if (place.unit, 1) not in forcing.shapes else None
-        self.place = Place(place.unit, self.errors())
+        known = bool(place.differences) and forcing is source
+        found = self.errors()
+        if not found and known:
+            # what is around it is part of what differs
+            self.modes, self.until, self.default = {}, None, FORCE
+            found = self.errors()
+        self.place = Place(place.unit, found)
         self.compared = frozenset(forcing.compared)
 
     def errors(self) -> list[Difference]:
         """What differs at the place."""
-        found = self.forcing.run(self.halves, self.modes, FREE, self.until)
+        found = self.forcing.run(self.halves, self.modes, self.default, self.until)
         return [d for d in found if d.spot.unit == self.place.unit]
 
     def whole(self) -> list[Difference]:
         """The same with nothing inside the unit replaced: its function, and nothing else."""
         found = self.forcing.run(self.halves, self.free, FREE, self.until)
-        return [d for d in found if d.spot.unit == self.place.unit and not d.spot.at.startswith("before")]
+        own = [d for d in found if d.spot.unit == self.place.unit and not d.spot.at.startswith("before")]
+        own += [d for d in found if d.spot.at == f"around {self.place.unit}"]
+        seen = (self.place.unit, "out", 0) in self.forcing.compared
+        return own if own or seen else [Difference(Spot(self.place.unit, "after"), float("nan"))]
 
 
 def _above(unit: str, parents: dict[str, str]) -> list[str]:
@@ -93,11 +103,11 @@ def _halves(place: Place, forcing: Forcing) -> tuple[str, ...]:
     return tuple(half for half in ("encode", "decode") if half in halves) or ("encode", "decode")
 
 
-def edits_for(trial: Trial, reference_unit: str) -> Iterator[Edit]:
+def edits_for(trial: Trial, reference_unit: str, told: Sequence[object]) -> Iterator[Edit]:
     """Changes to try, the likeliest first: what is told by a constant before what is only fitted."""
     forcing, place = trial.forcing, trial.place
     first = next((d for d in place.differences if d.found is not None and d.wanted is not None), place.differences[0])
-    scope = Scope(forcing.vae, modules_of(trial), hints_of(forcing, reference_unit), first.found, first.wanted)
+    scope = Scope(forcing.vae, modules_of(trial), [*hints_of(forcing, reference_unit), *told], first.found, first.wanted)
     if not place.unit:
         yield from config_edits(scope)
     for difference in place.differences if not place.unit else ():
@@ -110,12 +120,14 @@ def edits_for(trial: Trial, reference_unit: str) -> Iterator[Edit]:
         yield from latent_edits(around, at)
     yield from attribute_edits(scope)
     if place.unit:
-        yield from call_edits(calls_in(scope, trial.errors), scope.hints)
+        calls = calls_in(scope, trial.errors)
+        yield from call_edits(calls, scope.hints)
         yield from structure_edits(scope)
         yield from parameter_edits(scope)
-        yield from word_edits(scope)
         spot = first.spot.at if " " in first.spot.at else f"{first.spot.at} {place.unit}"
         yield from combined_edits(scope, spot, _sources(trial))
+        yield from word_edits(scope)
+        yield from call_edits(calls, scope.hints, operations=True)
         yield from fitted_edits(scope, spot)
 
 
@@ -177,15 +189,19 @@ class Answer:
     partly: bool = False
 
 
-def search(trial: Trial, checks: Sequence[Trial], reference_unit: str, seconds: float) -> Answer:
+def search(
+    trial: Trial, checks: Sequence[Trial], reference_unit: str, told: Sequence[object], seconds: float
+) -> Answer:
     """The first change after which nothing differs at the place, in this case and in those of `checks`.
 
     When several faults lie there, the first that mends one spot and breaks none.
     """
     before = {d.spot: d.error for d in trial.place.differences}
+    if not before:  # it shows in the whole run alone
+        return Answer(None, 0)
     deadline, tried = time.monotonic() + seconds, 0
     partly: tuple[Edit, float] | None = None
-    for edit in edits_for(trial, reference_unit):
+    for edit in edits_for(trial, reference_unit, told):
         if time.monotonic() > deadline:
             break
         tried += 1

@@ -22,7 +22,7 @@ from vaeport.proof.cases import cases_of
 from vaeport.proof.prove import Proof
 from vaeport.vae import VAE
 
-ENOUGH = 40_000
+ENOUGH = 20_000
 """Weights of a model that need not be smaller."""
 _GIVEN_ANEW = {"config", "variant", "reference_args", "weights", "subfolder", "filename", "capture", "device", "dtypes"}
 """Options that a smaller model cannot keep."""

@@ -41,7 +41,10 @@ def _together(arch: VAEArchConfig, latents: int) -> Iterator[VAEArchConfig]:
 
 
 def narrower(arch: VAEArchConfig, latents: int) -> Iterator[VAEArchConfig]:
-    """All widths over a power of 2, and groups that divide them, with more than one channel in each."""
+    """All widths over a power of 2, and groups that divide them, with more than one channel in each.
+
+    Latents stay, unless their channels and the widths depend on each other.
+    """
     widths = {n: v for n, v in _values(arch, _WIDTH) if max(_all(v)) >= 2 * LEAST_WIDTH and not _is_latent(v, latents)}
     if not widths:
         return
@@ -53,16 +56,14 @@ def narrower(arch: VAEArchConfig, latents: int) -> Iterator[VAEArchConfig]:
         for name, groups in _values(arch, _GROUPS):
             fitting = gcd(groups, *(w >> k for w in flat))
             changes[name] = fitting // 2 if fitting == min(flat) >> k and fitting % 2 == 0 else fitting
-        yield from _changed(arch, changes)
+        yield from [*_changed(arch, changes)] or _changed(arch, changes | _latents(arch, latents, latents >> k))
 
 
 def fewer_latents(arch: VAEArchConfig, latents: int) -> Iterator[VAEArchConfig]:
     """Fewer channels of a latent, with their statistics."""
-    names = [n for n, v in _values(arch, _WIDTH) if _is_latent(v, latents)]
-    statistics = {n: v for n, v in vars(arch).items() if isinstance(v, tuple) and len(v) == latents and _floats(v)}
     for few in FEW_LATENTS:
-        if names and few < latents:
-            yield from _changed(arch, dict.fromkeys(names, few) | {n: v[:few] for n, v in statistics.items()})
+        if few < latents:
+            yield from _changed(arch, _latents(arch, latents, few))
 
 
 def fewer_blocks(arch: VAEArchConfig, latents: int) -> Iterator[VAEArchConfig]:
@@ -110,6 +111,13 @@ def _changed(arch: VAEArchConfig, changes: dict[str, Any]) -> Iterator[VAEArchCo
         yield arch.replace(**changes)
     except ConfigError:
         return
+
+
+def _latents(arch: VAEArchConfig, latents: int, few: int) -> dict[str, Any]:
+    """The fields that say how many channels a latent has, and those that say something of each."""
+    counts = dict.fromkeys((n for n, v in _values(arch, _WIDTH) if _is_latent(v, latents)), max(few, 1))
+    each = {n: v for n, v in vars(arch).items() if isinstance(v, tuple) and len(v) == latents and _floats(v)}
+    return counts | {n: v[: max(few, 1)] for n, v in each.items()}
 
 
 def _is_latent(value: Any, latents: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from vaeport.proof.draw import draw_input
 
@@ -43,6 +43,12 @@ class Noise(TorchDispatchMode):
         self.drawn += 1
         value = self.value(self.drawn - 1, tuple(like.shape)) if callable(self.value) else self.value
         return value.to(like) if isinstance(value, Tensor) else value
+
+
+def active_noise() -> Noise | None:
+    """The innermost `Noise` that is in force."""
+    modes = _get_current_dispatch_mode_stack()  # type: ignore[no-untyped-call]
+    return next((mode for mode in reversed(modes) if isinstance(mode, Noise)), None)
 
 
 def drawn_noise() -> Noise:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 _CLAMPS = ("clamp", "clamp_", "hardtanh", "hardtanh_")
-_WATCHERS = ("proof", "drift")
+_WATCHERS = ("proof", "drift", "edits")
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 
 

@@ -99,16 +99,17 @@ class Proof:
         return mapped, self._write_weights(folder, shapes, mapped)
 
     @cached_property
-    def _template(self) -> VAE:
+    def template(self) -> VAE:
+        """The native model without memory for weights."""
         with torch.device("meta"):
             return self.native.template()
 
     @cached_property
     def _cases(self) -> Sequence[Case]:
-        return cases_of(self._template.contract) if self.cases is None else self.cases
+        return cases_of(self.template.contract) if self.cases is None else self.cases
 
     def _plan(self, shapes: Mapping[str, Sequence[int]]) -> Plan:
-        native = weight_shapes(self._template)
+        native = weight_shapes(self.template)
         stored = {k: tuple(v) for k, v in shapes.items()}
         plans = [plan(layout, native, stored) for layout in self.layouts]
         best = min(plans, key=lambda p: p.misfits)
@@ -126,9 +127,9 @@ class Proof:
             # a strict load asks for those too that no native weight is made of
             tensors |= draw_state({key: shapes[key] for key in mapped.dropped}, self.seed)
         else:
-            scale = gains(mapped, clamped=self._template.contract.clamp is not None)
+            scale = gains(mapped, clamped=self.template.contract.clamp is not None)
             tensors = draw_state(shapes, self.seed, scale={**scale, **self.scale})
-        (folder / "config.json").write_text(json.dumps(self._template.arch.to_published()))
+        (folder / "config.json").write_text(json.dumps(self.template.arch.to_published()))
         path = folder / "diffusion_pytorch_model.safetensors"
         save_file(tensors, path)
         return path
@@ -139,7 +140,7 @@ class Proof:
             if case.skip is None:
                 x, z = case.inputs(self.seed)
                 jobs += [Job(f"S {case.name}", x, z), Job(f"S {case.name} relaid", x, z, relaid=True)]
-        single = single_case(self._template.contract)
+        single = single_case(self.template.contract)
         for name in self.dtypes:
             dtype = DTYPES[name]
             for r in range(self.repeats):
@@ -148,7 +149,7 @@ class Proof:
             for r in range(self.repeats):
                 x, z = single.inputs(self.seed + r)
                 jobs += [Job(f"P {name} {r}", x, z, dtype, rounded=dtype)]
-            x, z = cases_of(self._template.contract)[-1].inputs(self.seed)
+            x, z = cases_of(self.template.contract)[-1].inputs(self.seed)
             jobs.append(Job(f"D {name}", x, z, dtype, rounded=dtype, rows=()))
         return jobs
 

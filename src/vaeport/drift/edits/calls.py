@@ -50,23 +50,22 @@ _CAUSES = {
 }
 
 
-def call_edits(calls: Sequence[Call], hints: Sequence[Any]) -> Iterator[Edit]:
-    """Each call with another constant, of another function, with its operands in another order, or left out."""
+def call_edits(calls: Sequence[Call], hints: Sequence[Any], *, operations: bool = False) -> Iterator[Edit]:
+    """Each call with another constant, of its family's, with its operands in another order.
+
+    operations  instead: each as another operation, or left out
+    """
     groups: dict[tuple[Any, ...], list[Call]] = {}
     for call in calls:
         groups.setdefault(call.alike, []).append(call)
-    late = []
     for call in calls:
         alike = groups[call.alike]
         for cause, says, change in _changes(call, hints):
-            edit = Edit(cause, f"{says} ({call.place})", call.module, changed([call], change))
-            if cause == "operation":
-                late.append(edit)
+            if (cause == "operation") != operations:
                 continue
-            yield edit
+            yield Edit(cause, f"{says} ({call.place})", call.module, changed([call], change))
             if len(alike) > 1 and call is alike[0]:
                 yield Edit(cause, f"{says}, {len(alike)} times ({call.place})", call.module, changed(alike, change))
-    yield from late
 
 
 def _changes(call: Call, hints: Sequence[Any]) -> Iterator[tuple[str, str, Change]]:
@@ -75,6 +74,8 @@ def _changes(call: Call, hints: Sequence[Any]) -> Iterator[tuple[str, str, Chang
     if base == "getitem":
         yield from _slices(call)
         return
+    if base == "_weight_norm" or base == "weight_norm":
+        return  # another axis ends the process
     names = parameter_names(call.function)
     for i, value in enumerate(call.args):
         name = names[i] if i < len(names) else f"argument {i}"
@@ -127,7 +128,7 @@ def cause_of(function: str, name: str, value: Any, other: Any) -> str:
         return "padding side" if _CAUSES[name] == "padding amount" and moved else _CAUSES[name]
     if function in ("permute", "transpose", "movedim", "flip", "swapaxes", "unflatten", "flatten"):
         return "axis"
-    return {"mul": "scale", "div": "scale", "pow": "operation", "add": "eps", "chunk": "heads"}.get(
+    return {"narrow": "crop", "mul": "scale", "div": "scale", "pow": "operation", "add": "eps", "chunk": "heads"}.get(
         function, "constant"
     )
 

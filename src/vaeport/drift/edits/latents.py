@@ -20,10 +20,10 @@ def latent_edits(scope: Scope, at: str) -> Iterator[Edit]:
     half = "decode" if at in ("before decoder", "unclamped", "decoded") else "encode"
     cause = "crop"
     if scope.found is not None and scope.wanted is not None:
-        cause = _kind_of(scope.found, scope.wanted)
-        if not at.startswith("before"):
-            for name, says, function in fits(scope.found, scope.wanted):
-                yield Edit(name, f"{at}: {says}", "", _output(at, function))
+        fitting = list(fits(scope.found, scope.wanted))
+        cause = fitting[0][0] if fitting else _kind_of(scope.found, scope.wanted)
+        for name, says, function in fitting if not at.startswith("before") else ():
+            yield Edit(name, f"{at}: {says}", "", _output(at, function))
     if at in ("mean", "std", "moments"):
         for kind in (DiagonalGaussian, SoftplusGaussian):
             for name, says, change in _MOMENTS:
@@ -39,7 +39,8 @@ def latent_edits(scope: Scope, at: str) -> Iterator[Edit]:
         (True, True, f"the {name} should get its input, and its output should be taken, as they are"),
     ):
         plain = _plain_encode if half == "encode" else _plain_decode
-        yield Edit(cause, says, "", _method(half, plain(given, returned)))
+        # what is done in front and undone behind changes how the network sees it
+        yield Edit("layout" if given and returned else cause, says, "", _method(half, plain(given, returned)))
 
 
 def _kind_of(found: Tensor, wanted: Tensor) -> str:
