@@ -65,7 +65,9 @@ class Driven:
         """Gate S with weights drawn anew."""
         nearest, normalized = self.proof.nearest, self.side.convention.normalized
         assert nearest is not None
-        return twin(self.side, nearest.registration, nearest.arch, derived, self.flow, normalized=normalized)  # type: ignore[arg-type]
+        sides = self.side, nearest.registration, nearest.arch  # type: ignore[union-attr]
+        with twin(*sides, derived, self.flow, normalized=normalized) as proof:  # type: ignore[arg-type]
+            return proof.run()
 
 
 def drive(path: str, arguments: Mapping[str, Any], told: Mapping[str, Any] | None = None) -> Driven:

@@ -96,7 +96,7 @@ def prepared(proof: Proof, cases: Sequence[Case] | None = None) -> Iterator[Prep
     with tempfile.TemporaryDirectory(prefix="vaeport-drift-") as name:
         folder, start = Path(name), time.monotonic()
         mapped, weights = proof.prepared(folder)
-        chosen = [case for case in cases or (*proof.chosen_cases, *uneven(proof)) if case.skip is None]
+        chosen = [case for case in cases or _cases(proof) if case.skip is None]
         inputs = [tuple(t.double() for t in case.inputs(proof.seed + i)) for i, case in enumerate(chosen)]
         paths = paths_of(mapped)
         jobs = [
@@ -110,6 +110,12 @@ def prepared(proof: Proof, cases: Sequence[Case] | None = None) -> Iterator[Prep
             captured = Captured(Path(str(job.folder)))
             truths.append(Truth(job.media, job.latent, capture.outputs, captured, raw=not proof.native.normalized))
         yield Prepared(mapped, weights, tuple(truths), tuple(_told(proof)), time.monotonic() - start)
+
+
+def _cases(proof: Proof) -> tuple[Case, ...]:
+    """Those of the proof, and more where they are too few to try on one what was found on another."""
+    own = proof.chosen_cases
+    return (*(own if len(own) > 1 else cases_of(proof.template.contract)), *uneven(proof))
 
 
 def uneven(proof: Proof) -> Iterator[Case]:

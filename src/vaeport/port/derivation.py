@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +21,6 @@ from vaeport.proof.cases import cases_of
 from vaeport.proof.prove import Proof
 from vaeport.proof.remote import RemoteSide
 from vaeport.proof.sides import NativeSide
-from vaeport.proof.verdict import Verdict
 from vaeport.registry import Registration
 from vaeport.runtime.load import load_as
 from vaeport.vae import VAE
@@ -206,9 +206,10 @@ def _unmapped(found: Match, theirs: Flow) -> KeyMismatchError:
     )
 
 
+@contextmanager
 def twin(
     side: RemoteSide, registration: Registration, arch: VAEArchConfig, derived: Derived, flow: Flow, *, normalized: bool
-) -> Verdict:
+) -> Iterator[Proof]:
     """Gate S on weights drawn anew for both sides, on the case with a batch of two and every rule of length."""
     model = registration.model
     with torch.device("meta"):
@@ -221,7 +222,7 @@ def twin(
     )
     with drawn_file(drawn) as weights:
         cases = cases_of(contract)[:1]
-        return Proof(side, native, (derived.layout,), weights=weights, dtypes=(), cases=cases).run()
+        yield Proof(side, native, (derived.layout,), weights=weights, dtypes=(), cases=cases)
 
 
 def with_layout(registration: Registration, layout: Layout) -> Registration:

@@ -6,7 +6,8 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from vaeport.mapping.flow import Flow
 from vaeport.port.convert import checkpoint_tensors, official_weights
 from vaeport.port.derivation import with_layout
 from vaeport.port.elsewhere import native_at
+from vaeport.port.explaining import explanation
 from vaeport.port.flows import drawn_file, drawn_for
 from vaeport.proof.calling import Convention
 from vaeport.proof.cases import cases_of
@@ -99,10 +101,9 @@ class Parity:
     def prove(self) -> Verdict:
         """The verdict over everything that the coverage scope names."""
         parts: dict[str, Verdict] = {}
-        if self.coverage_scope in ("production_loader", "both"):
-            parts[PRODUCTION] = self._production()
-        if self.coverage_scope in ("implementation_subcomponent", "both"):
-            parts[IMPLEMENTATION] = self._implementation(self.coverage_scope == "both")
+        for name, opened in self._proofs().items():
+            with opened() as proof:
+                parts[name] = proof.run()
         first = next(iter(parts.values()))
         whole = Verdict(first.reference, first.native)
         for name, verdict in parts.items():
@@ -114,6 +115,23 @@ class Parity:
                 whole.fail("evidence", "empty", name, "nothing was compared")
         whole.evidence["coverage_scope"] = _covered({name for name, verdict in parts.items() if verdict.rows})
         return whole
+
+    def explain(self) -> list[str]:
+        """Why it fails, part by part."""
+        told = []
+        for name, opened in self._proofs().items():
+            with opened() as proof:
+                told += [f"{name}: {line}" for line in explanation(proof)]
+        return told
+
+    def _proofs(self) -> dict[str, Callable[[], AbstractContextManager[Proof]]]:
+        """What the coverage scope names."""
+        parts: dict[str, Callable[[], AbstractContextManager[Proof]]] = {}
+        if self.coverage_scope in ("production_loader", "both"):
+            parts[PRODUCTION] = self._production
+        if self.coverage_scope in ("implementation_subcomponent", "both"):
+            parts[IMPLEMENTATION] = self._implementation
+        return parts
 
     @cached_property
     def _registration(self) -> Registration:
@@ -150,11 +168,13 @@ class Parity:
 
         return NativeSide(self.native, lambda: model(arch), opened, normalized=side.convention.normalized)
 
-    def _production(self) -> Verdict:
+    @contextmanager
+    def _production(self) -> Iterator[Proof]:
         """Converted (or drawn) weights in a component folder, found by `_class_name` and loaded strictly."""
         side = self._side()
         if self.weights is None or self.converted is None:
-            return Proof(side, self._native(side, None), self._registration.layouts, dtypes=self.dtypes).run()
+            yield Proof(side, self._native(side, None), self._registration.layouts, dtypes=self.dtypes)
+            return
         native = native_shapes(self._registration.model, self._arch)
         shapes = {key: tuple(shape) for key, shape in side.describe()["shapes"].items()}
         fitting = next((one for one in self._registration.layouts if plan(one, native, shapes).fits), None)
@@ -162,9 +182,10 @@ class Parity:
         with official_weights(Path(_filled(self.weights)), layout, native, self.prefix) as (opened, mapped):
             official = checkpoint_tensors(opened, mapped)
             one = self._native(side, self.converted)
-            return Proof(side, one, (layout,), official=official, dtypes=self.dtypes).run()
+            yield Proof(side, one, (layout,), official=official, dtypes=self.dtypes)
 
-    def _implementation(self, short: bool) -> Verdict:
+    @contextmanager
+    def _implementation(self) -> Iterator[Proof]:
         """Drawn weights, handed to the class itself; one case where the production loader is proved as well."""
         side, registration, arch = self._side(), self._registration, self._arch
         with torch.device("meta"):
@@ -175,16 +196,18 @@ class Parity:
             lambda path: load_as(registration, arch, path),
             normalized=side.convention.normalized,
         )
+        short = self.coverage_scope == "both"
         cases = cases_of(vae.contract)[:1] if short else None
         dtypes = () if short else self.dtypes
         if self.flow is None:
-            return Proof(side, native, registration.layouts, seed=1, dtypes=dtypes, cases=cases).run()
+            yield Proof(side, native, registration.layouts, seed=1, dtypes=dtypes, cases=cases)
+            return
         flow = Flow.from_json(parse_json_object(Path(_filled(self.flow)).read_bytes())["flow"])
         shapes = weight_shapes(vae)
         layout = next(one for one in registration.layouts if plan(one, shapes, flow.shapes).fits)
         drawn = drawn_for(flow, plan(layout, shapes, flow.shapes), 1, clamped=vae.contract.clamp is not None)
         with drawn_file(drawn) as weights:
-            return Proof(side, native, (layout,), weights=weights, dtypes=dtypes, cases=cases).run()
+            yield Proof(side, native, (layout,), weights=weights, dtypes=dtypes, cases=cases)
 
 
 def _covered(parts: set[str]) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from vaeport.proof.verdict import Verdict
 
 Status = Literal["scaffold_skip", "debug_red", "non_skip_pass", "blocked"]
+EXPLAINED = "explained: "
+"""Marks a note of a verdict that says why gate S fails."""
 SCOPES = ("production_loader", "implementation_subcomponent", "both")
 
 
@@ -83,6 +85,8 @@ def outcome_of(parity: Parity, test: str) -> Outcome:
             return ended("scaffold_skip", f"missing {', '.join(missing)}", missing=missing)
         verdict = parity.prove()
         _hold_to_scope(verdict, parity.coverage_scope)
+        if "S" in verdict.failed_gates():
+            verdict.notes += [EXPLAINED + line for line in parity.explain()]
         lines = verdict.lines()
     except VaeportError as error:
         return ended("blocked", error.what, details=str(error).splitlines()[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from vaeport.port import scaffold
 from vaeport.port.contracts.text import tidy
 from vaeport.port.convert import convert, parse_drop
 from vaeport.port.derivation import twin
+from vaeport.port.explaining import explanation
 from vaeport.port.findings import concerns_of, to_write
 from vaeport.port.gate import checked
 from vaeport.port.parity import PRODUCTION
+from vaeport.port.pytest_outcome import EXPLAINED
 from vaeport.port.reuse import ReuseProof
 from vaeport.port.work import StopError, Work, file_hash
 
@@ -110,32 +112,23 @@ class Steps(Work):
         """The weight map, derived and proved by gate S on drawn weights."""
         derived = self._derived
         registration, arch = self._native
-        verdict = twin(
-            self._official_side,
-            registration,
-            arch,
-            derived,
-            self._flow,
-            normalized=self._official_side.convention.normalized,
-        )
+        official = self._official_side
+        normalized = official.convention.normalized
+        with twin(official, registration, arch, derived, self._flow, normalized=normalized) as proof:
+            verdict = proof.run()
+            told = [] if verdict else explanation(proof)
         self._write("map_verdict.json", verdict.to_json())
         about = f"Keys of {self.request.reference.rpartition(':')[2]}, found from data flow by `vaeport port`."
         self.request.path("weight_map.py").write_text(source_of(derived.rules, about))
         known = derived.registered or (self._register_map(derived) if verdict else None)
         self._write("map.json", {"evidence": derived.evidence, "gate_S": verdict.lines(), "registered": known})
         if not verdict:
-            worst = "; ".join(f"{f.name} {f.where}: {f.says}" for f in verdict.failures[:3])
-            self._save(
-                self.state.with_row(
-                    "issues", phase="map", issue="same graph, another function", evidence=tidy(worst), severity="high"
-                )
-            )
+            worst = "; ".join((*told, *(f"{f.name} {f.where}: {f.says}" for f in verdict.failures[:3])))
+            self._file_explanation("map", "same graph, another function", told, worst)
             self._save(self.state.update(reuse={"verdict": "port", "differences": [tidy(worst)]}))
             raise StopError(f"the weights map, but gate S fails: this is not the same function ({worst})", code=1)
         self._save(self.state.update(reuse={"verdict": self._reuse_proof.verdict, "differences": []}))
-        for row in self.state.open_rows("issues"):
-            if row.phase == "map":
-                self._save(self.state.resolved(row.id, "gate S holds now"))
+        self._resolve("map", "gate S holds now")
         notes = (
             derived.evidence[-1] if derived.registered else f"derived from data flow: {self.request.home}/weight_map.py"
         )
@@ -183,8 +176,12 @@ class Steps(Work):
         scaffold.write_test(self.request, self.state, known or arch.to_published(), weight_map)
         status = self._pytest()
         self._save(self.state.update(parity=status))
+        self._resolve("parity", "the parity test is green now")
         if status["status"] == "debug_red":
             self._file_conversion_fault(status)
+            notes = json.loads((self.request.root / status["verdict"]).read_text())["notes"]
+            told = [note.removeprefix(EXPLAINED) for note in notes if note.startswith(EXPLAINED)]
+            self._file_explanation("parity", "the parity test is red", told, status["result"])
         if status["status"] != "non_skip_pass":
             raise StopError(
                 f"the parity test is not green: {status['result']}", code=1 if status["status"] == "debug_red" else 3
@@ -240,6 +237,18 @@ class Steps(Work):
         raise StopError(
             f"which published configuration? Run again with one of: {', '.join(f'--variant {n}' for n in names)}"
         )
+
+    def _file_explanation(self, phase: str, what: str, told: Sequence[str], evidence: str) -> None:
+        """Why both sides differ, as an issue of the record, and so of the hand-over."""
+        issue = tidy(": ".join((what, *told[:1])))
+        self._save(
+            self.state.with_row("issues", phase=phase, issue=issue, evidence=tidy(evidence), severity="high")
+        )
+
+    def _resolve(self, phase: str, how: str) -> None:
+        for row in self.state.open_rows("issues"):
+            if row.phase == phase:
+                self._save(self.state.resolved(row.id, how))
 
     def _file_edits(self) -> None:
         """A conversion that somebody edited is asked for anew, and the request stays in the record."""

@@ -128,7 +128,9 @@ def cause_of(function: str, name: str, value: Any, other: Any) -> str:
         return "padding side" if _CAUSES[name] == "padding amount" and moved else _CAUSES[name]
     if function in ("permute", "transpose", "movedim", "flip", "swapaxes", "unflatten", "flatten"):
         return "axis"
-    return {"narrow": "crop", "mul": "scale", "div": "scale", "pow": "operation", "add": "eps", "chunk": "heads"}.get(
+    if function == "add" and isinstance(value, float) and abs(value) < 1e-2:
+        return "eps"
+    return {"narrow": "crop", "mul": "scale", "div": "scale", "pow": "operation", "chunk": "heads"}.get(
         function, "constant"
     )
 
