@@ -153,6 +153,7 @@ def tasks(population: str, prepared: Prepared, count: int, seed: int, every: boo
 def main(arguments: list[str] | None = None) -> int:
     """See the package."""
     options = _parser().parse_args(arguments)
+    trial.VERDICTS["wanted"] = not options.no_verdict
     torch.set_num_threads(1)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -195,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--population", nargs="*", choices=POPULATIONS)
     parser.add_argument("--count", type=int, help="faults of each population, over all VAEs")
     parser.add_argument("--every", action="store_true", help="population a: every site of every kind")
+    parser.add_argument("--no-verdict", action="store_true", help="leave the proof's own verdict, the kill matrix, out")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that one fault may take")
     parser.add_argument("--out", default="drift-out", help="folder of the JSONL files, which are appended to")

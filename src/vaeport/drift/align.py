@@ -31,7 +31,8 @@ def units_of(mapped: Plan, called: Container[str]) -> tuple[Unit, ...]:
     """The aligned units, outer before inner, of the modules of the reference that were `called`.
 
     Several modules may hold the same weights, one around the other. Where both sides have as many, they are units one
-    by one; else the outermost of both sides are, and the innermost stands by.
+    by one; else the outermost of both sides are, and the layer that owns the
+    weights stands by.
     """
     ours = _sets({step.native: frozenset(step.stored) for step in mapped.steps if step.native.startswith(HALVES)})
     parts = {step.native: {b.key for b in step.blocks if b.count > 1} for step in mapped.steps}
@@ -45,6 +46,7 @@ def units_of(mapped: Plan, called: Container[str]) -> tuple[Unit, ...]:
     for path, keys in ours.items():
         if keys in shared and not _torn(path, keys, mapped, open_keys):
             chains.setdefault(keys, []).append(path)
+    owners = {step.native.rpartition(".")[0] for step in mapped.steps}
     found = []
     for keys, native in chains.items():
         reference = shared[keys]
@@ -52,7 +54,7 @@ def units_of(mapped: Plan, called: Container[str]) -> tuple[Unit, ...]:
             found += [Unit(*pair) for pair in zip(native, reference, strict=True)]
             continue
         found.append(Unit(native[0], reference[0]))
-        if len(native) > 1:
+        if len(native) > 1 and native[-1] in owners:
             found.append(Unit(native[-1], reference[-1], native[0]))
     order = {path: i for i, path in enumerate(ours)}
     return tuple(sorted(found, key=lambda unit: order[unit.native]))

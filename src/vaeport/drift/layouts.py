@@ -52,7 +52,7 @@ def _readings(whole: Tensor, batch: int) -> Iterator[Tensor]:
     """The tensor as it is; with channels moved from or to the end; with frames taken out of the batch, or put in."""
     for view in (whole, whole.movedim(-1, 1) if whole.dim() > 2 else whole):
         yield view
-        if view.shape[0] != batch and view.shape[0] % batch == 0:
+        if view.dim() == 4 and view.shape[0] % batch == 0:
             yield view.unflatten(0, (batch, -1)).transpose(1, 2)
         if view.dim() == 5:
             yield view.transpose(1, 2).flatten(0, 1)

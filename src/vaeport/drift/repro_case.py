@@ -55,7 +55,7 @@ def smallest(setting: Setting, native: str) -> Stored:
         except VaeportError:  # too short for the reference
             continue
         shows = _shows(stored, setting, native)
-        if shows and (shows == wanted.unit or wanted.where in _ONLY_WHOLE):
+        if shows and (wanted.unit in ("", shows) or wanted.where in _ONLY_WHOLE):
             return stored
         second = second or (stored if shows else None)
     if second is None:
