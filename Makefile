@@ -10,7 +10,7 @@ PY   := $(VENV)/bin/python
 # Named after what is installed and where: a changed pyproject.toml, constraint or folder installs again.
 READY := $(VENV)/.ready-$(shell { echo '$(CURDIR)'; cat pyproject.toml constraints.txt; } | cksum | cut -d' ' -f1)
 
-.PHONY: help demo test test-all bench lint format setup clean
+.PHONY: help demo test test-all bench mutate lint format setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1        \t/p' Makefile | sed 's/^\(.\{9\}\) *\t/  make \1 /'
@@ -27,6 +27,9 @@ test-all: $(READY) ## all tests
 
 bench: $(READY) ## speed and memory against Diffusers, each beside its parity verdict
 	@$(PY) -m bench $(ARGS)
+
+mutate: $(READY) ## inject faults: does the proof see them, and does prove --explain name them? (hours; ARGS="--count 14")
+	@$(PY) -m bench.drift --out drift-out $(ARGS)
 
 lint: $(READY) ## ruff, mypy, docstrings, file sizes, import boundaries
 	@$(PY) -m pytest -q -s tests/test_style.py tests/test_boundaries.py

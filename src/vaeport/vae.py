@@ -60,8 +60,8 @@ class VAE(nn.Module):
     """Published configurations by name."""
     aliases: ClassVar[tuple[str, ...]] = ()
     """Names of the same class elsewhere, under which the registry finds it too; a tuple of literal strings."""
-    encode_pieces: ClassVar[tuple[int, int] | None] = None
-    decode_pieces: ClassVar[tuple[int, int] | None] = None
+    encode_pieces: tuple[int, int] | None = None
+    decode_pieces: tuple[int, int] | None = None
     """Length of the first and of every other piece in which `encode` and `decode` run; None: in one."""
 
     def __init__(self, arch: VAEArchConfig, config: VAEConfig | None = None) -> None:

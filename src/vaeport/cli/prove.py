@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,9 +48,7 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of drawn weights and inputs.")] = 0,
     dtypes: Annotated[str, typer.Option(help="Types for gates P and D.")] = "float32,bfloat16",
     device: Annotated[str, typer.Option(help="Device for both sides.")] = "cpu",
-    explain: Annotated[
-        bool, typer.Option(help="If gate S fails: say where, why, and which change mends it.")
-    ] = False,
+    explain: Annotated[bool, typer.Option(help="If gate S fails: say where, why, and which change mends it.")] = False,
     repro: Annotated[
         Path | None, typer.Option(help="With --explain: folder for a small script that fails until it is mended.")
     ] = None,
@@ -63,7 +61,7 @@ def command(
     from vaeport.proof.calling import Convention
     from vaeport.proof.setup import proof_of
 
-    options = {
+    options: dict[str, Any] = {
         "reference": reference,
         "native": native,
         "variant": variant,

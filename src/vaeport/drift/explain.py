@@ -1,4 +1,4 @@
-"""`explain`: why a port differs. Aligns both sides, finds where an error is made, and tries changes until one mends it."""
+"""`explain`: why a port differs. It finds where an error is made, and tries changes until one mends it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ class _Explainer:
 
     def _differences(self) -> list[Difference]:
         """Those of the first case that has any."""
-        for self.case, forcing in enumerate(self.forcings):
+        for case, forcing in enumerate(self.forcings):
+            self.case = case
             found = forcing.run(HALVES, {})
             clean: dict[str, bool] = {}
             real = [difference for difference in found if not self._by_design(difference, clean)]
@@ -213,7 +214,7 @@ class _Explainer:
             worst = None if layer is None else unlike_whole(layer, x, axis, cut)
             if worst is None:
                 continue
-            path = f"{name}.{worst[0]}".rstrip(".")
+            path = f"{name}.{worst[0]}" if worst[0] else ""
 
             def whole(vae: torch.nn.Module, pieces: str = pieces, cut: object = cut) -> object:
                 setattr(vae, pieces, None)

@@ -60,7 +60,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {name: value for name, value in asdict_without(self, "apply").items()}
+        return asdict_without(self, "apply")
 
 
 @dataclass
@@ -98,9 +98,8 @@ class Explanation:
             found = [finding.line() for finding in self.findings]
             for finding in self.findings:
                 if finding.operations:
-                    found.append(
-                        f"  first differing operation in {finding.unit or 'vae'}: {finding.operations[0]}; there: {finding.operations[1]}"
-                    )
+                    ours, theirs = finding.operations
+                    found.append(f"  first differing operation in {finding.unit or 'vae'}: {ours}; there: {theirs}")
             if not self.explained:
                 found.append("with these changes gate S does not hold yet")
         return found + [f"left out: {text}" for text in self.left_out]

@@ -147,6 +147,7 @@ class Forcing:
         self.parents: dict[str, str] = {}
         self.fitting: set[str] = set()
         self.draws: dict[tuple[str, int], int] = {}
+        self.unfit: set[str] = set()
         self.compared: set[tuple[str, str, int]] = set()
 
     def run(
@@ -160,12 +161,14 @@ class Forcing:
             for half in halves:
                 try:
                     outputs = self.outputs(half)
-                except _Done:
+                except _DoneError:
                     break
                 except Exception as error:  # a wrong port may raise anything
-                    found.append(
-                        Difference(Spot(stack[-1], "after"), float("inf"), says=f"{type(error).__name__}: {error}")
-                    )
+                    # what it was given had another shape already
+                    while stack[-1] in self.unfit:
+                        stack.pop()
+                    says = f"{type(error).__name__}: {error}"
+                    found.append(Difference(Spot(stack[-1], "after"), float("inf"), says=says, raised=True))
                     del stack[1:]
                     continue
                 found += self._stages(half, outputs)
@@ -215,7 +218,7 @@ class Forcing:
             yield
 
 
-class _Done(Exception):
+class _DoneError(Exception):
     """All that was asked for has been seen."""
 
 
@@ -235,6 +238,7 @@ class _Passage:
     drawn: int = 0
 
     def entered(self, module: nn.Module, args: Any) -> Any:
+        """Before the unit runs: compares its input, and gives it the reference's."""
         # of two units on the same weights, one within the other, one is compared
         foreign = self.run.foreign
         around = self.unit.within
@@ -256,7 +260,9 @@ class _Passage:
         self.run.parents.setdefault(self.unit.native, parent)
         self.stack.append(self.unit.native)
         if x is None or wanted is None:
+            self.run.unfit.add(self.unit.native)
             return None
+        self.run.unfit.discard(self.unit.native)
         self.fits = True
         if self.mode != OPEN:
             self.run.compared.add((self.unit.native, "in", self.call))
@@ -266,9 +272,10 @@ class _Passage:
         return tuple(wanted if a is x else a for a in args)
 
     def left(self, module: nn.Module, args: Any, out: Any) -> Any:
+        """When it has run: compares its output, and gives the reference's."""
         given = None if self.asleep else self._given(out)
         if self.final:
-            raise _Done
+            raise _DoneError
         return given
 
     def _given(self, out: Any) -> Any:
@@ -304,6 +311,8 @@ class _Passage:
         return wanted if self.mode != OPEN else None
 
     def skipped(self, forward: Any) -> Any:
+        """In place of its run: the reference's output, of the shape that it had before."""
+
         def skip(*args: Any, **kwargs: Any) -> Any:
             shape = self.run.shapes.get((self.unit.native, self.call))
             wanted = None if shape is None else self.run.truth.fitted(self.unit.reference, "out", shape, self.call)

@@ -47,7 +47,7 @@ def _first(one: Mapping[int, Operation], two: Mapping[int, Operation]) -> Operat
     Both sides may take different steps to one result; such steps are no difference.
     """
     reached: set[int] = set()
-    for i in reversed(one):
+    for i in reversed(list(one)):
         if i in reached or any(_same(one[i], o) for o in two.values()):
             reached |= {i, *one[i].inputs}
     return next((o for i, o in one.items() if i not in reached and o.computes), None)

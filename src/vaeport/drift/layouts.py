@@ -18,6 +18,10 @@ def fitted(calls: Sequence[Tensor], shape: Sequence[int], batch: int, call: int 
     if len(calls) > 1 and call < len(calls) and tuple(calls[call].shape) == target:
         return calls[call]
     for whole in _joined(calls, batch):
+        rows = target[0] if target else 0
+        if rows and rows < whole.shape[0] == batch and tuple(whole.shape[1:]) == target[1:]:
+            # sample by sample
+            return whole[call * rows : (call + 1) * rows] if (call + 1) * rows <= batch else None
         for view in _readings(whole, batch):
             if tuple(view.shape) == target:
                 return view

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vaeport.drift.forced import LIMIT, error_of
-from vaeport.layers import Layer, run_in_pieces
+from vaeport.layers import Layer, run_in_pieces, stream
 from vaeport.proof.jobs import in_float64
+from vaeport.proof.noise import drawn_noise
 
 
 @torch.no_grad()
 def unlike_whole(layer: Layer, x: Tensor, axis: int, pieces: tuple[int, int]) -> tuple[str, float] | None:
-    """(path of the innermost layer that gives something else in pieces, its error); None if `layer` does not."""
+    """(path of the innermost layer that gives something else in pieces, its error); None if `layer` does not.
+
+    The path is "" for `layer` itself, and where all layers are right and the pieces are put together wrongly.
+    """
     with in_float64():
         error = _error(layer, x, axis, pieces)
         if error <= LIMIT:
             return None
+        if _error(layer, x, axis, pieces, _joined) <= LIMIT:
+            return "", error  # no layer's: how the pieces are put together
         inputs: dict[str, Tensor] = {}
 
-        def keep(path: str) -> object:
+        def keep(path: str) -> Any:
             def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
                 inputs.setdefault(path, args[0].clone())
 
             return hook
 
-        handles = [m.register_forward_pre_hook(keep(path)) for path, m in layer.named_modules()]  # type: ignore[arg-type]
+        handles = [m.register_forward_pre_hook(keep(path)) for path, m in layer.named_modules()]
         try:
-            layer(x.clone())
+            with drawn_noise():
+                layer(x.clone())
         finally:
             for handle in handles:
                 handle.remove()
@@ -45,8 +55,21 @@ def unlike_whole(layer: Layer, x: Tensor, axis: int, pieces: tuple[int, int]) ->
         return worst
 
 
-def _error(layer: Layer, x: Tensor, axis: int, pieces: tuple[int, int]) -> float:
+Run = Callable[[Layer, Tensor, int, int, int], Tensor]
+
+
+def _joined(layer: Layer, x: Tensor, axis: int, first: int, rest: int) -> Tensor:
+    """As `run_in_pieces`, but all pieces are kept."""
+    n = x.shape[axis]
+    cuts = [min(first, n), *[min(rest, n - a) for a in range(first, n, rest)]]
+    return torch.cat(list(stream(layer, x.split(cuts, axis), axis)), axis)
+
+
+def _error(layer: Layer, x: Tensor, axis: int, pieces: tuple[int, int], run: Run = run_in_pieces) -> float:
     try:
-        return error_of(run_in_pieces(layer, x.clone(), axis, *pieces), layer(x.clone()))
+        with drawn_noise():
+            found = run(layer, x.clone(), axis, *pieces)
+        with drawn_noise():
+            return error_of(found, layer(x.clone()))
     except Exception:  # a wrong port may raise anything
         return float("inf")

@@ -107,7 +107,9 @@ def edits_for(trial: Trial, reference_unit: str, told: Sequence[object]) -> Iter
     """Changes to try, the likeliest first: what is told by a constant before what is only fitted."""
     forcing, place = trial.forcing, trial.place
     first = next((d for d in place.differences if d.found is not None and d.wanted is not None), place.differences[0])
-    scope = Scope(forcing.vae, modules_of(trial), [*hints_of(forcing, reference_unit), *told], first.found, first.wanted)
+    scope = Scope(
+        forcing.vae, modules_of(trial), [*hints_of(forcing, reference_unit), *told], first.found, first.wanted
+    )
     if not place.unit:
         yield from config_edits(scope)
     for difference in place.differences if not place.unit else ():

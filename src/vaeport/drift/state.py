@@ -30,7 +30,7 @@ def left_behind(model: nn.Module, before: Snapshot) -> list[tuple[str, str]]:
 
 def resetting(model: nn.Module, before: Snapshot, left: list[tuple[str, str]]) -> Edit:
     """Puts the attributes back before every encode and decode."""
-    path, name = left[0]
+    path = left[0][0]
     shown = ", ".join(f"{p}.{n}".lstrip(".") for p, n in left)
 
     def apply(vae: nn.Module) -> Undo:

@@ -6,6 +6,7 @@ from vaeport.drift import explain
 from vaeport.errors import VaeportError
 from vaeport.proof.prove import Proof
 
+
 def explanation(proof: Proof) -> list[str]:
     """Why the proof fails; a cause that cannot be looked for is told too."""
     try:

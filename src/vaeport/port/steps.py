@@ -241,9 +241,7 @@ class Steps(Work):
     def _file_explanation(self, phase: str, what: str, told: Sequence[str], evidence: str) -> None:
         """Why both sides differ, as an issue of the record, and so of the hand-over."""
         issue = tidy(": ".join((what, *told[:1])))
-        self._save(
-            self.state.with_row("issues", phase=phase, issue=issue, evidence=tidy(evidence), severity="high")
-        )
+        self._save(self.state.with_row("issues", phase=phase, issue=issue, evidence=tidy(evidence), severity="high"))
 
     def _resolve(self, phase: str, how: str) -> None:
         for row in self.state.open_rows("issues"):

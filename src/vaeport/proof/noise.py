@@ -47,7 +47,7 @@ class Noise(TorchDispatchMode):
 
 def active_noise() -> Noise | None:
     """The innermost `Noise` that is in force."""
-    modes = _get_current_dispatch_mode_stack()  # type: ignore[no-untyped-call]
+    modes = _get_current_dispatch_mode_stack()
     return next((mode for mode in reversed(modes) if isinstance(mode, Noise)), None)
 
 

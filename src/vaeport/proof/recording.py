@@ -124,7 +124,6 @@ def recorded(module: nn.Module, folder: Path, paths: tuple[str, ...]) -> Iterato
     def entered(path: str, number: int) -> Any:
         def hook(called: nn.Module, args: Any, kwargs: Any) -> None:
             stack.append(path)
-            unit = record.units[path]
             first = first_tensor((args, kwargs))
             if first is not None:
                 # an operation in place would change it before the call has ended

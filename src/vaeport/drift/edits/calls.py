@@ -143,7 +143,7 @@ def _slices(call: Call) -> Iterator[tuple[str, str, Change]]:
         if not isinstance(part, slice) or part == slice(None):
             continue
         start, stop, step = part.start, part.stop, part.step
-        ways = [slice(None), slice(None, None, step)]
+        ways: list[Any] = [slice(None), slice(None, None, step)]
         if isinstance(start, int) and stop is None:
             ways += [
                 slice(None, -start) if start else slice(None),
@@ -211,9 +211,8 @@ def _of_name(name: str) -> Change:
             times[args[2] if len(args) > 2 else kwargs["dim"]] = args[1]
             return args[0].repeat(*times)
         if name == "repeat_interleave":  # from repeat(*times)
-            times = args[1] if isinstance(args[1], list | tuple) else args[1:]
-            x = args[0]
-            for axis, n in enumerate(times):
+            x, counts = args[0], args[1] if isinstance(args[1], list | tuple) else args[1:]
+            for axis, n in enumerate(counts):
                 x = x.repeat_interleave(n, axis) if n > 1 else x
             return x
         return getattr(torch, name)(*args, **kwargs)

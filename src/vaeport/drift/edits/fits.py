@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import combinations, permutations
 
 import torch
@@ -86,9 +87,9 @@ def _shifts(found: Tensor) -> Iterator[tuple[str, str, Function]]:
     for axis in range(2, found.dim()):
         for step in (1, -1, 2, -2, 3, -3, 4, -4):
             if abs(step) < found.shape[axis]:
-                yield "shift", f"axis {axis} should be rolled by {step}", lambda x, s=step, a=axis: x.roll(s, a)
+                yield "shift", f"axis {axis} should be rolled by {step}", partial(torch.roll, shifts=step, dims=axis)
     for axes in (axes for n in (1, 2, 3) for axes in combinations(range(1, found.dim()), n)):
-        yield "flip", f"axes {list(axes)} should run the other way", lambda x, a=axes: x.flip(a)
+        yield "flip", f"axes {list(axes)} should run the other way", partial(torch.flip, dims=axes)
 
 
 def _turned(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Function]]:
@@ -96,17 +97,24 @@ def _turned(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Function]
     if found.dim() == wanted.dim() <= 5:
         for order in list(permutations(range(1, found.dim())))[1:]:
             says = f"its axes should be in the order {[0, *order]}"
-            yield "layout", says, lambda x, o=order: x.permute(0, *o)
+            yield "layout", says, partial(torch.permute, dims=(0, *order))
         different = [a for a in range(found.dim()) if found.shape[a] != wanted.shape[a]]
         if len(different) == 1:
             axis, n = different[0], wanted.shape[different[0]]
             for start in range(min(8, max(0, found.shape[axis] - n + 1))):
                 says = f"axis {axis} should be cut to {start}..{start + n}"
-                yield "crop", says, lambda x, a=axis, s=start, k=found.shape[axis] - n: x.narrow(a, s, x.shape[a] - k)
+                yield "crop", says, _cut(axis, start, found.shape[axis] - n)
+
+
+def _cut(axis: int, start: int, less: int) -> Function:
+    return lambda x: x.narrow(axis, start, x.shape[axis] - less)
 
 
 def fitted_edits(scope: Scope, at: str) -> Iterator[Edit]:
-    """`at`: "before PATH" or "inside", "after", "around PATH" with the unit's path: a function in front of it, or behind."""
+    """A function in front of a unit, or behind it.
+
+    at      "before PATH", or "inside PATH", "after PATH", "around PATH"
+    """
     word, _, path = at.partition(" ")
     if scope.found is None or scope.wanted is None:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, permutations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -156,8 +157,8 @@ def replacing(path: str, name: str, transform: Transform) -> Callable[[nn.Module
 
     def apply(model: nn.Module) -> Undo:
         module = model.get_submodule(path)
-        table = module._buffers if name in module._buffers else module._parameters
-        before = table.get(name)
+        table: dict[str, Any] = module._buffers if name in module._buffers else module._parameters
+        before: Any = table.get(name)
         missing, shadow = name not in table, name in vars(module)
         hidden = vars(module).pop(name, None)
         made = transform(torch.empty(0) if before is None else before.detach())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import combinations, permutations
 
 from torch import nn
@@ -22,7 +23,7 @@ def structure_edits(scope: Scope) -> Iterator[Edit]:
         if path and not any(True for _ in (*module.parameters(), *module.buffers(), *module.children())):
             for function in UNARY:
                 change = f"{_kind(module)} should be {function}"
-                yield Edit("activation", change, path, _child(parent, name, lambda f=function: Elementwise(f)))
+                yield Edit("activation", change, path, _child(parent, name, partial(Elementwise, function)))
         for other in _relatives(module):
             yield Edit("layer kind", f"{_kind(module)} should be {other.__name__}", path, _recast(path, other))
     for path, module in scope.own():

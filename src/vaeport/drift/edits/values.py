@@ -81,7 +81,9 @@ def _lists(value: Sequence[Any], hints: Sequence[Any]) -> Iterator[list[Any]]:
     if len(value) <= 4:
         yield from (list(p) for p in permutations(value))
     if all(isinstance(v, float) for v in value):
-        yield from ([f(v) for v in value] for f in (lambda v: 1 / v if v else v, lambda v: -v, lambda v: v * v))
+        yield [1 / v if v else v for v in value]
+        yield [-v for v in value]
+        yield [v * v for v in value]
         yield [0.0] * len(value)
         yield [1.0] * len(value)
         return

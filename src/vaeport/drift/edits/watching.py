@@ -91,10 +91,10 @@ def watching(model: nn.Module, path: str, mode: Calls) -> Undo:
     def enter(_: Any, args: Any) -> None:
         mode.count = mode.paused = 0
         mode.shape = next((tuple(a.shape) for a in args if isinstance(a, Tensor)), ())
-        mode.__enter__()
+        mode.__enter__()  # type: ignore[no-untyped-call]
 
     def leave(*_: Any) -> None:
-        mode.__exit__(None, None, None)
+        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def pause(*_: Any) -> None:
         mode.paused += 1

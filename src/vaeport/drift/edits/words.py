@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -58,7 +59,7 @@ def differs_at_edges(found: Tensor, wanted: Tensor) -> bool:
     """Both are equal but near the ends of their axes."""
     if found.shape != wanted.shape or found.dim() < 3:
         return False
-    inner = (..., *(slice(n // 3, n - n // 3) for n in found.shape[2:]))
+    inner: Any = (..., *(slice(n // 3, n - n // 3) for n in found.shape[2:]))
     return close(found[inner], wanted[inner]) and not close(found, wanted)
 
 
