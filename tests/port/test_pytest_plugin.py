@@ -42,6 +42,9 @@ class Subject:
     def missing(self):
         return list(self.lacks)
 
+    def explain(self):
+        return ["origin decoder.conv_out: eps 1e-05 should be 1e-06"]
+
     def prove(self):
         if self.error:
             raise self.error
@@ -142,6 +145,7 @@ def test_a_false_verdict_is_red(pytester: pytest.Pytester) -> None:
         [
             "debug_red: same function: S batch decoded: differs by 3e-07",
             "FAIL  wan  against  official",
+            "*note: explained: origin decoder.conv_out: eps 1e-05 should be 1e-06",
             f"parity wan vae: debug_red, verdict sha256 {digest}: same function: *",
             "FAILED *::test_wan - *debug_red: same function*",
         ]
