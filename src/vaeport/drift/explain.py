@@ -6,15 +6,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-import torch
-
-from vaeport.drift.edits.edit import Edit, Scope, Undo
+from vaeport.drift.edits.edit import Edit, Scope, Undo, setting
 from vaeport.drift.edits.latents import latent_edits
 from vaeport.drift.edits.parameters import weight_edits
 from vaeport.drift.explanation import NOTHING, Explanation, Finding, UnitRow
-from vaeport.drift.forced import Difference, Forcing, Spot, error_of
+from vaeport.drift.forced import HALVES, Difference, Forcing, Spot, error_of
 from vaeport.drift.inside import first_differing
-from vaeport.drift.pieces import unlike_whole
+from vaeport.drift.pieces import in_one_piece, unlike_whole
 from vaeport.drift.prepare import Prepared, opened, prepared
 from vaeport.drift.search import Place, Trial, places_of, search
 from vaeport.drift.state import left_behind, resetting, snapshot
@@ -24,7 +22,6 @@ from vaeport.proof.gates import SAME_FUNCTION
 from vaeport.proof.prove import Proof
 from vaeport.proof.recording import written_at
 
-HALVES = ("encode", "decode")
 MOST = 8
 """Faults that are peeled off one after the other."""
 
@@ -60,9 +57,16 @@ class _Explainer:
         """All faults, one after the other; each is mended before the next is looked for."""
         start = time.monotonic()
         self._state()
-        in_pieces = self.vae.encode_pieces, self.vae.decode_pieces
-        # hooks see modules that are called, and pieces go through `step`
-        self.vae.encode_pieces = self.vae.decode_pieces = None
+        with in_one_piece(self.vae):
+            mended = self._peeled()
+        if mended:
+            self._pieces()
+        self.answer.explained = self._holds()
+        self.answer.seconds["search"] = time.monotonic() - start
+        return self.answer
+
+    def _peeled(self) -> bool:
+        """Whether nothing was left unexplained."""
         found = self._differences()
         self._rows(found)
         if self._weights(found):
@@ -85,12 +89,7 @@ class _Explainer:
                 self.answer.findings[-1].unexplained()
                 unexplained.add(places[0].unit)
                 found = self._differences()
-        self.vae.encode_pieces, self.vae.decode_pieces = in_pieces
-        if not unexplained:
-            self._pieces()
-        self.answer.explained = self._holds()
-        self.answer.seconds["search"] = time.monotonic() - start
-        return self.answer
+        return not unexplained
 
     def _differences(self) -> list[Difference]:
         """Those of the first case that has any."""
@@ -116,11 +115,8 @@ class _Explainer:
 
     def _explain(self, place: Place) -> Undo | None:
         """Looks for the change that mends a place, and makes it."""
-        for forcing in self.forcings:
-            if not forcing.parents:
-                forcing.run(HALVES, {})
         worst = place.differences[0]
-        trials = [Trial(forcing, place, self.forcings[self.case]) for forcing in self.forcings]
+        trials = [Trial(forcing.seen(), place, self.forcings[self.case]) for forcing in self.forcings]
         # the cheapest case that shows it; the others are for what is found there
         trials.sort(key=lambda trial: (not trial.place.differences, trial.forcing.truth.media.numel()))
         reference = self.given.references.get(place.unit, "")
@@ -167,11 +163,8 @@ class _Explainer:
 
     def _triage(self) -> bool:
         """A network that is given something of another shape than the VAE: is that what is wrong?"""
-        for forcing in self.forcings:
-            if not forcing.parents:
-                forcing.run(HALVES, {})
         for name in ("encoder", "decoder"):
-            if all(name in forcing.fitting for forcing in self.forcings):
+            if all(name in forcing.seen().fitting for forcing in self.forcings):
                 continue
             for edit in latent_edits(Scope(self.vae, [""]), f"before {name}"):
                 undo = edit.apply(self.vae)
@@ -215,13 +208,8 @@ class _Explainer:
             if worst is None:
                 continue
             path = f"{name}.{worst[0]}" if worst[0] else ""
-
-            def whole(vae: torch.nn.Module, pieces: str = pieces, cut: object = cut) -> object:
-                setattr(vae, pieces, None)
-                return lambda: setattr(vae, pieces, cut)
-
             says = "its `step` gives something else than its `forward`; whole, the model is right"
-            edit = Edit("streaming", says, path, whole)  # type: ignore[arg-type]
+            edit = Edit("streaming", says, path, setting("", lambda model: model, pieces, None))
             self._finding(self.given.owner(path), "in pieces", worst[1], edit).remaining = 0.0
             edit.apply(self.vae)
 

@@ -32,6 +32,7 @@ ENCODE, DECODE = "@encode", "@decode"
 """The reference's calls themselves, which are the native halves' counterparts."""
 STAGES = {"encode": ("moments", "mean", "std", "normalized"), "decode": ("unclamped", "decoded")}
 """Outputs in the order in which one is made of the other."""
+HALVES = tuple(STAGES)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Spot:
     """A place at which both sides are compared.
 
     unit    the innermost aligned native unit; "" for the VAE's own steps
-    at      "inside" (a unit without children, or as a whole), "before CHILD", "after" (its last steps), or an output
+    at      "inside" (a unit without children, or as a whole), "before CHILD", "around CHILD" (which is cut otherwise
+            than the reference's), "after" (its last steps), or an output
     """
 
     unit: str
@@ -175,11 +177,16 @@ class Forcing:
         return found
 
     @torch.no_grad()
-    def outputs(self, half: str, truth: Truth | None = None) -> dict[str, Tensor]:
+    def outputs(self, half: str) -> dict[str, Tensor]:
         """Encode or decode, whole, in float64."""
-        truth = truth or self.truth
         with in_float64(), ClampTap() as tap:
-            return self.side.half(half, self.vae, truth.media, truth.latent, tap)
+            return self.side.half(half, self.vae, self.truth.media, self.truth.latent, tap)
+
+    def seen(self) -> Forcing:
+        """Itself, after a run that showed how units lie in each other."""
+        if not self.parents:
+            self.run(HALVES, {})
+        return self
 
     def _stages(self, half: str, outputs: Mapping[str, Tensor]) -> Iterator[Difference]:
         """The first output of a half that differs; those made of it are receivers."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,18 @@ from vaeport.drift.forced import LIMIT, error_of
 from vaeport.layers import Layer, run_in_pieces, stream
 from vaeport.proof.jobs import in_float64
 from vaeport.proof.noise import drawn_noise
+from vaeport.vae import VAE
+
+
+@contextmanager
+def in_one_piece(vae: VAE) -> Iterator[None]:
+    """Within, nothing is cut: a network that runs in pieces is not called, and its hooks are not either."""
+    before = vae.encode_pieces, vae.decode_pieces
+    vae.encode_pieces = vae.decode_pieces = None
+    try:
+        yield
+    finally:
+        vae.encode_pieces, vae.decode_pieces = before
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from vaeport.drift.forced import DECODE, ENCODE, Truth
 from vaeport.errors import ProofError
 from vaeport.mapping import Plan
 from vaeport.mapping.plan import Step
-from vaeport.proof.cases import Case, cases_of
+from vaeport.proof.cases import Case, cases_of, uneven_cases
 from vaeport.proof.jobs import Job
 from vaeport.proof.prove import Proof
 from vaeport.proof.recording import Called, Captured
@@ -72,13 +72,16 @@ class Prepared:
 
     def expected(self, name: str) -> Tensor:
         """What the map makes of the reference's weights, in float64."""
-        with safe_open(self.weights, framework="pt") as file:
-            return self._steps[name].read(file.get_tensor).double()
+        return self._steps[name].read(self._file.get_tensor).double()
 
     @property
     def names(self) -> tuple[str, ...]:
         """All native weights."""
         return tuple(self._steps)
+
+    @cached_property
+    def _file(self) -> safe_open:
+        return safe_open(self.weights, framework="pt")
 
     @cached_property
     def _steps(self) -> Mapping[str, Step]:
@@ -115,18 +118,8 @@ def prepared(proof: Proof, cases: Sequence[Case] | None = None) -> Iterator[Prep
 def _cases(proof: Proof) -> tuple[Case, ...]:
     """Those of the proof, and more where they are too few to try on one what was found on another."""
     own = proof.chosen_cases
-    return (*(own if len(own) > 1 else cases_of(proof.template.contract)), *uneven(proof))
-
-
-def uneven(proof: Proof) -> Iterator[Case]:
-    """The odd case of a video with a legal number of frames: a reference that drops frames hides what is spatial."""
     contract = proof.template.contract
-    *_, odd = cases_of(contract)
-    rules = contract.axes[: len(contract.axes) - 2]
-    lengths = [rule.decoded(rule.latents(n)) for rule, n in zip(rules, odd.media[2:], strict=False)]
-    media = (*odd.media[:2], *lengths, *odd.media[2 + len(lengths) :])
-    if contract.modality == "video" and media != odd.media:
-        yield Case("uneven", media, contract.latent_shape(media))
+    return (*(own if len(own) > 1 else cases_of(contract)), *uneven_cases(contract))
 
 
 def _told(proof: Proof) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from vaeport.drift.edits.parameters import parameter_edits
 from vaeport.drift.edits.structure import structure_edits
 from vaeport.drift.edits.watching import calls_in
 from vaeport.drift.edits.words import word_edits
-from vaeport.drift.forced import DECODE, ENCODE, FORCE, FREE, OPEN, SKIP, STAGES, Difference, Forcing, Spot
+from vaeport.drift.forced import DECODE, ENCODE, FORCE, FREE, HALVES, OPEN, SKIP, STAGES, Difference, Forcing, Spot
 from vaeport.drift.prepare import within
 
 
@@ -100,7 +100,7 @@ def _halves(place: Place, forcing: Forcing) -> tuple[str, ...]:
     stages = {half for half, stage in STAGES.items() for s in place.spots if s.at in stage}
     wanted = {"encoder": "encode", "decoder": "decode"}
     halves = stages | {wanted[top] for top in tops}
-    return tuple(half for half in ("encode", "decode") if half in halves) or ("encode", "decode")
+    return tuple(half for half in HALVES if half in halves) or HALVES
 
 
 def edits_for(trial: Trial, reference_unit: str, told: Sequence[object]) -> Iterator[Edit]:
@@ -188,7 +188,6 @@ class Answer:
     edit: Edit | None
     tried: int
     remaining: float | None = None
-    partly: bool = False
 
 
 def search(
@@ -216,7 +215,7 @@ def search(
         if partly is None and len(before) > 1 and set(left) < set(before):
             partly = edit, max(left.values())
     if partly is not None:
-        return Answer(partly[0], tried, partly[1], True)
+        return Answer(partly[0], tried, partly[1])
     return Answer(None, tried)
 
 

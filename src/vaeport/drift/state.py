@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vaeport.drift.edits.edit import Edit, Undo
+from vaeport.drift.edits.edit import Edit, all_of, overriding
 
 Snapshot = Mapping[str, Mapping[str, Any]]
 """Module path -> attributes, and copies of what they hold"""
@@ -33,36 +33,17 @@ def resetting(model: nn.Module, before: Snapshot, left: list[tuple[str, str]]) -
     path = left[0][0]
     shown = ", ".join(f"{p}.{n}".lstrip(".") for p, n in left)
 
-    def apply(vae: nn.Module) -> Undo:
-        def reset() -> None:
-            for module, attribute in left:
-                value = before.get(module, {}).get(attribute, _ABSENT)
-                if value is _ABSENT:
-                    vars(vae.get_submodule(module)).pop(attribute, None)
-                else:
-                    setattr(vae.get_submodule(module), attribute, _copied(value))
+    def call(vae: nn.Module, old: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        for module, attribute in left:
+            value = before.get(module, {}).get(attribute, _ABSENT)
+            if value is _ABSENT:
+                vars(vae.get_submodule(module)).pop(attribute, None)
+            else:
+                setattr(vae.get_submodule(module), attribute, _copied(value))
+        return old(*args, **kwargs)
 
-        held = {method: vars(vae).get(method) for method in ("encode", "decode")}
-        for method in held:
-            object.__setattr__(vae, method, _after(reset, getattr(vae, method)))
-
-        def undo() -> None:
-            for method, value in held.items():
-                object.__delattr__(vae, method)
-                if value is not None:
-                    object.__setattr__(vae, method, value)
-
-        return undo
-
+    apply = all_of(overriding(method, call) for method in ("encode", "decode"))
     return Edit("cache reset", f"{shown} should be reset before every call", path, apply)
-
-
-def _after(first: Callable[[], None], call: Callable[..., Any]) -> Callable[..., Any]:
-    def both(*args: Any, **kwargs: Any) -> Any:
-        first()
-        return call(*args, **kwargs)
-
-    return both
 
 
 _ABSENT = object()

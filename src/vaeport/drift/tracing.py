@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from vaeport.drift.activations import record
 from vaeport.drift.align import units_of
 from vaeport.drift.fastvideo_trace import Record, read_trace, write_trace
+from vaeport.drift.pieces import in_one_piece
 from vaeport.drift.prepare import opened
 from vaeport.drift.trace_compare import compare, told
 from vaeport.proof.cases import Case
@@ -51,7 +52,7 @@ def write_traces(proof: Proof, folder: Path, *, reference: Path | None = None) -
                 vae.encode(x.double())
                 vae.decode(z.double())
 
-        with torch.no_grad():
+        with torch.no_grad(), in_one_piece(vae):
             write_trace(record(vae, run), folder / "native.jsonl")
     theirs = read_trace(reference)
     units = units_of(mapped, {one.module for one in theirs})

@@ -62,9 +62,9 @@ class Proof:
             return verdict
         if not theirs:
             verdict.fail("evidence", "empty", "reference", "no source file of it is known, so it may be our own code")
-        if not self._cases:
+        if not self.chosen_cases:
             verdict.fail("evidence", "empty", "cases", "no case was run")
-        for case in self._cases:
+        for case in self.chosen_cases:
             if case.skip:
                 verdict.fail("evidence", "skipped", case.name, f"the case was not run: {case.skip}")
         mapped = self._plan(shapes)
@@ -81,16 +81,11 @@ class Proof:
             native = self._collect(self.native, weights, needed, ours)
             verdict.evidence = self._evidence(weights, shapes, reference)
         judge = Judge(verdict, native, reference, drawn=self.official is None)
-        judge.same_function([case.name for case in self._cases if case.skip is None])
+        judge.same_function([case.name for case in self.chosen_cases if case.skip is None])
         for name in self.dtypes:
             judge.same_precision(name, self.repeats)
             judge.same_types(name, mapped)
         return verdict
-
-    @property
-    def chosen_cases(self) -> Sequence[Case]:
-        """What gate S runs on."""
-        return self._cases
 
     def prepared(self, folder: Path) -> tuple[Plan, Path]:
         """The plan of the weights, and a file in `folder` with those that the reference loads."""
@@ -105,7 +100,8 @@ class Proof:
             return self.native.template()
 
     @cached_property
-    def _cases(self) -> Sequence[Case]:
+    def chosen_cases(self) -> Sequence[Case]:
+        """What gate S runs on."""
         return cases_of(self.template.contract) if self.cases is None else self.cases
 
     def _plan(self, shapes: Mapping[str, Sequence[int]]) -> Plan:
@@ -136,7 +132,7 @@ class Proof:
 
     def _jobs(self) -> list[Job]:
         jobs = []
-        for case in self._cases:
+        for case in self.chosen_cases:
             if case.skip is None:
                 x, z = case.inputs(self.seed)
                 jobs += [Job(f"S {case.name}", x, z), Job(f"S {case.name} relaid", x, z, relaid=True)]
@@ -165,8 +161,8 @@ class Proof:
             "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
             "weights": "official" if self.official else "drawn" if self.weights is None else self.weights.name,
             "seed": self.seed,
-            "inputs_sha256": {c.name: [_digest(t) for t in c.inputs(self.seed)] for c in self._cases},
-            "cases": {c.name: {"media": c.media, "latent": c.latent} for c in self._cases},
+            "inputs_sha256": {c.name: [_digest(t) for t in c.inputs(self.seed)] for c in self.chosen_cases},
+            "cases": {c.name: {"media": c.media, "latent": c.latent} for c in self.chosen_cases},
             "parameters": sum(int(torch.Size(s).numel()) for s in shapes.values()),
             "tensors_compared": sum(len(c.outputs) for c in truth),
             "elements_compared": sum(t.numel() for c in truth for t in c.outputs.values()),

@@ -121,7 +121,7 @@ def recorded(module: nn.Module, folder: Path, paths: tuple[str, ...]) -> Iterato
     modules = dict(module.named_modules())
     record, stack = Record(), [""]
 
-    def entered(path: str, number: int) -> Any:
+    def entered(path: str) -> Any:
         def hook(called: nn.Module, args: Any, kwargs: Any) -> None:
             stack.append(path)
             first = first_tensor((args, kwargs))
@@ -148,7 +148,7 @@ def recorded(module: nn.Module, folder: Path, paths: tuple[str, ...]) -> Iterato
         for number, path in enumerate(path for path in paths if path in modules):
             record.units[path] = described(modules[path])
             for handle in (
-                modules[path].register_forward_pre_hook(entered(path, number), with_kwargs=True),
+                modules[path].register_forward_pre_hook(entered(path), with_kwargs=True),
                 modules[path].register_forward_hook(left(path, number), with_kwargs=True),
             ):
                 hooks.callback(handle.remove)
@@ -230,7 +230,7 @@ def first_tensor(value: Any) -> Tensor | None:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """All floating tensors with more than one element in tuples, lists, dicts and dataclasses, in their order."""
+    """All floating tensors that are no scalars, in tuples, lists, dicts and dataclasses, in their order."""
     if isinstance(value, Tensor):
         if value.is_floating_point() and value.dim():
             yield value

@@ -87,6 +87,42 @@ def all_of(changes: Iterable[Callable[[nn.Module], Undo]]) -> Callable[[nn.Modul
     return apply
 
 
+def recast(path: str, other: type) -> Callable[[nn.Module], Undo]:
+    """A module gets another class, and keeps its weights and constants."""
+    return setting(path, lambda module: module, "__class__", other)
+
+
+def putting(path: str, make: Callable[[nn.Module], nn.Module]) -> Callable[[nn.Module], Undo]:
+    """Another module, made of the one at `path`, in its place."""
+
+    def apply(model: nn.Module) -> Undo:
+        parent, _, name = path.rpartition(".")
+        table: dict[str, Any] = model.get_submodule(parent)._modules
+        before = table[name]
+        table[name] = make(before)
+        return lambda: table.__setitem__(name, before)
+
+    return apply
+
+
+def overriding(name: str, new: Callable[..., Any]) -> Callable[[nn.Module], Undo]:
+    """A method of the model that calls `new(model, old, ...)`."""
+
+    def apply(model: nn.Module) -> Undo:
+        held = vars(model).get(name)
+        old = getattr(model, name)
+        object.__setattr__(model, name, lambda *args, **kwargs: new(model, old, *args, **kwargs))
+
+        def undo() -> None:
+            object.__delattr__(model, name)
+            if held is not None:
+                object.__setattr__(model, name, held)
+
+        return undo
+
+    return apply
+
+
 def _set(target: Any, name: str, value: Any) -> None:
     if isinstance(target, nn.Module):
         setattr(target, name, value)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaeport.drift.edits.edit import Edit, Scope, Undo
+from vaeport.drift.edits.edit import Edit, Scope, Undo, overriding
 from vaeport.drift.edits.fits import fits
 from vaeport.drift.edits.functions import Function
+from vaeport.drift.pieces import in_one_piece
 from vaeport.layers import DiagonalGaussian, SoftplusGaussian
 from vaeport.vae import DecoderOutput, EncoderOutput
 
@@ -31,7 +32,7 @@ def latent_edits(scope: Scope, at: str) -> Iterator[Edit]:
     if at == "decoded":
         for limits in ((-1.0, 1.0), (0.0, 1.0), None):
             says = "the output should not be clamped" if limits is None else f"the output should be clamped to {limits}"
-            yield Edit("clamp", says, "", _method("decode", _plain_decode(False, True, limits)))
+            yield Edit("clamp", says, "", overriding("decode", _plain_decode(False, True, limits)))
     name = "encoder" if half == "encode" else "decoder"
     for given, returned, says in (
         (True, False, f"the {name} should get its input as it is"),
@@ -40,7 +41,7 @@ def latent_edits(scope: Scope, at: str) -> Iterator[Edit]:
     ):
         plain = _plain_encode if half == "encode" else _plain_decode
         # what is done in front and undone behind changes how the network sees it
-        yield Edit("layout" if given and returned else cause, says, "", _method(half, plain(given, returned)))
+        yield Edit("layout" if given and returned else cause, says, "", overriding(half, plain(given, returned)))
 
 
 def _kind_of(found: Tensor, wanted: Tensor) -> str:
@@ -55,18 +56,12 @@ def _kind_of(found: Tensor, wanted: Tensor) -> str:
                 if n > step and torch.equal(found.narrow(axis, ours, n - step), wanted.narrow(axis, theirs, n - step)):
                     return "crop"
     inner = (..., *(slice(4, -4) if n > 12 else slice(1, -1) if n > 3 else slice(None) for n in found.shape[2:]))
-    several = sum(
-        torch.equal(torch.roll(found, shift, tuple(range(2, found.dim())))[inner], wanted[inner])
-        for shift in (
-            (1,) * (found.dim() - 2),
-            (-1,) * (found.dim() - 2),
-            (0, 1, 1),
-            (1, 1),
-            (0, 1, 1)[-(found.dim() - 2) :],
-        )
-        if len(shift) == found.dim() - 2
+    axes = tuple(range(2, found.dim()))
+    moved = (
+        torch.equal(torch.roll(found, shift, axes)[inner], wanted[inner])
+        for shift in ((1,) * len(axes), (-1,) * len(axes), (0, 1, 1)[-len(axes) :])
     )
-    return "crop" if several else "input"
+    return "crop" if any(moved) else "input"
 
 
 def normalisation_edits(scope: Scope, mean: Tensor | None) -> Iterator[Edit]:
@@ -76,7 +71,7 @@ def normalisation_edits(scope: Scope, mean: Tensor | None) -> Iterator[Edit]:
     normalize: Any = scope.model.normalize
     for _, _, function in fits(mean, scope.wanted):
         told = _told(_affine_of(normalize, mean), _affine_of(function, mean))
-        yield Edit("normalisation", f"normalize {told}", "", _method("normalize", _instead(function)))
+        yield Edit("normalisation", f"normalize {told}", "", overriding("normalize", _instead(function)))
 
 
 def _instead(function: Function) -> Callable[..., Any]:
@@ -121,28 +116,21 @@ def _posterior(kind: type[DiagonalGaussian], change: Function) -> Callable[[nn.M
     def encode(model: Any, old: Any, *args: Any, **kwargs: Any) -> EncoderOutput:
         return EncoderOutput(kind(change(old(*args, **kwargs).latent_dist.parameters)))
 
-    return _method("encode", encode)
+    return overriding("encode", encode)
 
 
 def _through(model: Any, half: str, old: Any, x: Tensor, given: bool, args: Any, kwargs: Any) -> tuple[Any, Tensor]:
     """What a call gives, and what its network gave in it, which gets `x` itself if `given`."""
     network, seen = getattr(model, half), list[Tensor]()
     handles = [network.register_forward_hook(lambda m, a, out: seen.append(out.clone()))]
-    # a network that runs in pieces is not called, and its hooks are not either
-    whole = f"{half.removesuffix('r')}_pieces"
-    pieces = vars(model).get(whole, ...)
-    setattr(model, whole, None)
     if given:
         handles.append(network.register_forward_pre_hook(lambda m, a: (x.clone(), *a[1:]), prepend=True))
     try:
-        return old(x, *args, **kwargs), seen[-1]
+        with in_one_piece(model):
+            return old(x, *args, **kwargs), seen[-1]
     finally:
         for handle in handles:
             handle.remove()
-        if pieces is ...:
-            delattr(model, whole)
-        else:
-            setattr(model, whole, pieces)
 
 
 def _plain_encode(given: bool, returned: bool) -> Callable[..., EncoderOutput]:
@@ -168,9 +156,9 @@ def _plain_decode(given: bool, returned: bool, limits: Any = ...) -> Callable[..
 
 def _output(output: str, function: Function) -> Callable[[nn.Module], Undo]:
     if output in ("decoded", "unclamped"):
-        return _method("decode", lambda model, old, *a, **k: DecoderOutput(function(old(*a, **k).sample)))
+        return overriding("decode", lambda model, old, *a, **k: DecoderOutput(function(old(*a, **k).sample)))
     if output == "normalized":
-        return _method("normalize", lambda model, old, z: function(old(z)))
+        return overriding("normalize", lambda model, old, z: function(old(z)))
 
     def encode(model: Any, old: Any, *args: Any, **kwargs: Any) -> EncoderOutput:
         posterior = old(*args, **kwargs).latent_dist
@@ -181,22 +169,4 @@ def _output(output: str, function: Function) -> Callable[[nn.Module], Undo]:
             posterior.mode = lambda: posterior.mean
         return EncoderOutput(posterior)
 
-    return _method("encode", encode)
-
-
-def _method(name: str, new: Callable[..., Any]) -> Callable[[nn.Module], Undo]:
-    """A method of the model that calls `new(model, old, ...)`."""
-
-    def apply(model: nn.Module) -> Undo:
-        held = vars(model).get(name)
-        old = getattr(model, name)
-        object.__setattr__(model, name, lambda *args, **kwargs: new(model, old, *args, **kwargs))
-
-        def undo() -> None:
-            object.__delattr__(model, name)
-            if held is not None:
-                object.__setattr__(model, name, held)
-
-        return undo
-
-    return apply
+    return overriding("encode", encode)

@@ -86,14 +86,14 @@ def weight_edits(model: nn.Module, expected: Callable[[str], Tensor], names: Seq
 
     An edit has to be applied before the next is asked for.
     """
-    for parent, a, b in _exchanges(model, expected, _wrong(model, expected, names)):
-        before = len(_wrong(model, expected, names))
+    wrong = _wrong(model, expected, names)
+    for parent, a, b in list(_exchanges(model, expected, wrong)):
         edit = Edit("order", f"{a} and {b} should be exchanged", parent, exchanging(parent, a, b))
         with edit.applied(model):
-            after = len(_wrong(model, expected, names))
-        if after < before - 1:
+            left = _wrong(model, expected, names)
+        if len(left) < len(wrong) - 1:
+            wrong = left
             yield edit
-    wrong = _wrong(model, expected, names)
     modules: dict[tuple[str, str], list[tuple[str, str]]] = {}
     state = _state(model)
     for name in wrong:

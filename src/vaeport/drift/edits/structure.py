@@ -10,7 +10,7 @@ from itertools import combinations, permutations
 
 from torch import nn
 
-from vaeport.drift.edits.edit import Edit, Scope, Undo
+from vaeport.drift.edits.edit import Edit, Scope, Undo, putting, recast
 from vaeport.drift.edits.functions import UNARY, Elementwise, Function, interleaved
 
 _FACTORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -19,13 +19,12 @@ _FACTORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 def structure_edits(scope: Scope) -> Iterator[Edit]:
     """Another function, another class, another order, a module less or more."""
     for path, module in scope.own():
-        parent, _, name = path.rpartition(".")
         if path and not any(True for _ in (*module.parameters(), *module.buffers(), *module.children())):
             for function in UNARY:
                 change = f"{_kind(module)} should be {function}"
-                yield Edit("activation", change, path, _child(parent, name, partial(Elementwise, function)))
+                yield Edit("activation", change, path, putting(path, _always(partial(Elementwise, function))))
         for other in _relatives(module):
-            yield Edit("layer kind", f"{_kind(module)} should be {other.__name__}", path, _recast(path, other))
+            yield Edit("layer kind", f"{_kind(module)} should be {other.__name__}", path, recast(path, other))
     for path, module in scope.own():
         names = [name for name, _ in module.named_children() if path or name not in ("encoder", "decoder")]
         for a, b in combinations(names, 2):
@@ -36,18 +35,21 @@ def structure_edits(scope: Scope) -> Iterator[Edit]:
         for a, b in permutations(names, 2):
             yield Edit("order", f"{a} should stand where {b} is", path, _reordered(path, _moved(a, b)))
         for name in names:
-            child = module.get_submodule(name)
+            child, inner = module.get_submodule(name), f"{path}.{name}".lstrip(".")
             if not any(True for _ in child.parameters()):
                 for parts in _FACTORS:
                     for hooked, where in ((in_front, "what it is given"), (behind, "what it gives")):
                         change = f"{where}: channels should be interleaved in {parts}"
-                        inner = f"{path}.{name}".lstrip(".")
                         yield Edit("channel order", change, inner, hooked(inner, interleaved(parts)))
-            yield Edit("superfluous layer", f"{name} should not be there", path, _child(path, name, nn.Identity))
+            without = putting(inner, _always(nn.Identity))
+            yield Edit("superfluous layer", f"{name} should not be there", path, without)
             for function in list(UNARY)[1:6]:
                 change = f"{function} is missing in front of {name}"
-                inner = f"{path}.{name}".lstrip(".")
                 yield Edit("activation", change, path, in_front(inner, UNARY[function]))
+
+
+def _always(make: Callable[[], nn.Module]) -> Callable[[nn.Module], nn.Module]:
+    return lambda _: make()
 
 
 def _kind(module: nn.Module) -> str:
@@ -66,25 +68,6 @@ def _relatives(module: nn.Module) -> Iterator[type[nn.Module]]:
             asked = set(inspect.signature(other).parameters) - {"channels"}
             if asked <= set(vars(module)):
                 yield other
-
-
-def _recast(path: str, other: type) -> Callable[[nn.Module], Undo]:
-    def apply(model: nn.Module) -> Undo:
-        module = model.get_submodule(path)
-        before = module.__class__
-        module.__class__ = other
-        return lambda: setattr(module, "__class__", before)
-
-    return apply
-
-
-def _child(parent: str, name: str, make: Callable[[], nn.Module]) -> Callable[[nn.Module], Undo]:
-    def apply(model: nn.Module) -> Undo:
-        table = model.get_submodule(parent)._modules
-        before, table[name] = table[name], make()
-        return lambda: table.__setitem__(name, before)
-
-    return apply
 
 
 def in_front(path: str, function: Function) -> Callable[[nn.Module], Undo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,8 +156,6 @@ def changed(calls: Iterable[Call], change: Change) -> Callable[[nn.Module], Undo
 
 def parameter_names(function: Any) -> list[str]:
     """Names of a function's parameters: of its signature, or of the ATen operation of its name."""
-    import inspect
-
     try:
         return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 
 import vaeport.layers as layers
-from vaeport.drift.edits.edit import Edit, Scope, Undo
+from vaeport.drift.edits.edit import Edit, Scope, putting, recast
 from vaeport.drift.edits.fits import close
 from vaeport.layers import Barrier, Conv, Layer, PerFrame, WeightNormConv, WeightNormConvTranspose1d
 
@@ -51,8 +51,8 @@ def word_edits(scope: Scope) -> Iterator[Edit]:
             if word not in (type(module), Layer, Barrier):
                 idea = _IDEAS.get(word.__name__, "layer kind")
                 cause = "padding mode" if at_edges and word in _CONVOLUTIONS else idea
-                yield Edit(cause, f"it should be computed as {word.__name__} is", path, _as(path, word))
-        yield Edit("attention axis", "it should be computed frame by frame", path, _per_frame(path))
+                yield Edit(cause, f"it should be computed as {word.__name__} is", path, recast(path, word))
+        yield Edit("attention axis", "it should be computed frame by frame", path, putting(path, _per_frame))
 
 
 def differs_at_edges(found: Tensor, wanted: Tensor) -> bool:
@@ -63,23 +63,6 @@ def differs_at_edges(found: Tensor, wanted: Tensor) -> bool:
     return close(found[inner], wanted[inner]) and not close(found, wanted)
 
 
-def _as(path: str, word: type[nn.Module]) -> Callable[[nn.Module], Undo]:
-    def apply(model: nn.Module) -> Undo:
-        module = model.get_submodule(path)
-        before = module.__class__
-        module.__class__ = word
-        return lambda: setattr(module, "__class__", before)
-
-    return apply
-
-
-def _per_frame(path: str) -> Callable[[nn.Module], Undo]:
-    def apply(model: nn.Module) -> Undo:
-        parent, _, name = path.rpartition(".")
-        table = model.get_submodule(parent)._modules
-        inner = table[name]
-        assert isinstance(inner, Layer)
-        table[name] = PerFrame(inner)
-        return lambda: table.__setitem__(name, inner)
-
-    return apply
+def _per_frame(inner: nn.Module) -> nn.Module:
+    assert isinstance(inner, Layer)
+    return PerFrame(inner)
