@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vaeport.cli.common import json_object, say
-from vaeport.errors import InputError
+from vaeport.errors import InputError, VaeportError
+
+if TYPE_CHECKING:
+    from vaeport.proof.prove import Proof
 
 
 def command(
@@ -55,6 +60,13 @@ def command(
     trace: Annotated[
         Path | None, typer.Option(help="Folder for activation traces of both sides (FastVideo's JSONL).")
     ] = None,
+    reference_trace: Annotated[
+        Path | None,
+        typer.Option(help="Trace of a reference that ran elsewhere: compare it with the native side, run no gate."),
+    ] = None,
+    trace_tolerance: Annotated[
+        float | None, typer.Option(help="Of --reference-trace, relative; by default as its type allows.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole verdict as JSON.")] = False,
 ) -> None:
     """Prove that a native VAE equals its reference: gates S (same function), P (same precision), D (same types)."""
@@ -79,24 +91,75 @@ def command(
         "dtypes": tuple(filter(None, dtypes.split(","))),
         "device": device,
     }
+    if reference_trace is not None:
+        _against(options, reference_trace, trace, trace_tolerance, as_json, asked=explain or repro is not None)
     if repro is not None and not explain:
         raise InputError("--repro shrinks what --explain finds", fix="give --explain too")
+    if repro is not None:
+        from vaeport.drift.repro import require_free
+
+        require_free(repro)
+    if trace is not None:
+        from vaeport.drift.tracing import made
+
+        made(trace)
     proof = proof_of(**options)
     verdict = proof.run()
-    told, lines = verdict.to_json(), verdict.lines()
+    told, lines, problems = verdict.to_json(), verdict.lines(), list[VaeportError]()
     if explain and "S" in verdict.failed_gates():
-        from vaeport.drift import explain as explained
-
-        explanation = explained(proof)
-        told["explanation"] = explanation.to_json()
-        lines = [*explanation.lines(), "", *explanation.table(), "", *lines]
-        if repro is not None and explanation.findings:
-            from vaeport.drift.repro import write_repro
-
-            say(f"writing {write_repro(options, explanation, repro)}")
+        with _kept(problems):
+            lines = [*_explained(proof, options, repro, told, problems), "", *lines]
+    elif explain:
+        failed = ", ".join(sorted(verdict.failed_gates()))
+        why = f"it looks for what fails gate S, and {failed} failed" if failed else "both sides agree"
+        say(f"nothing to explain{'' if repro is None else ', no repro'}: {why}")
     if trace is not None:
         from vaeport.drift.tracing import write_traces
 
-        lines += write_traces(proof, trace)
+        with _kept(problems):
+            lines += write_traces(proof, trace)
     print(json.dumps(told, indent=2) if as_json else "\n".join(lines))
-    raise typer.Exit(0 if verdict else 1)
+    for problem in problems:
+        say(f"vaeport: {problem}")
+    raise typer.Exit(1 if not verdict else max((problem.exit_code for problem in problems), default=0))
+
+
+def _against(
+    options: dict[str, Any], file: Path, folder: Path | None, tolerance: float | None, as_json: bool, asked: bool
+) -> None:
+    """`--reference-trace`: exit code 0 if no statistic differs, 1 if one does."""
+    from vaeport.drift.trace_elsewhere import against_trace
+
+    if asked:
+        fix = "leave --explain and --repro out, or give --reference-python or --capture instead of the trace"
+        raise InputError("a trace holds statistics alone, which --explain cannot work on", fix=fix)
+    found = against_trace(options, file, folder=folder, tolerance=tolerance)
+    print(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(found.lines()))
+    raise typer.Exit(0 if found else 1)
+
+
+def _explained(
+    proof: Proof, options: dict[str, Any], repro: Path | None, told: dict[str, Any], problems: list[VaeportError]
+) -> list[str]:
+    """What `--explain` and `--repro` add to the lines, and to what is told as JSON."""
+    from vaeport.drift import explain
+    from vaeport.drift.repro import write_repro
+
+    explanation = explain(proof)
+    told["explanation"] = explanation.to_json()
+    if repro is not None:
+        told["repro"] = None
+        say(f"looking for a smaller model that differs alike, for {repro}")
+        with _kept(problems):
+            told["repro"] = str(write_repro(options, explanation, repro))
+            say(f"wrote {told['repro']}")
+    return [*explanation.lines(), "", *explanation.table()]
+
+
+@contextmanager
+def _kept(problems: list[VaeportError]) -> Iterator[None]:
+    """What goes wrong after the proof is told after its verdict, which is not lost."""
+    try:
+        yield
+    except VaeportError as problem:
+        problems.append(problem)

@@ -182,6 +182,18 @@ class Forcing:
         with in_float64(), ClampTap() as tap:
             return self.side.half(half, self.vae, self.truth.media, self.truth.latent, tap)
 
+    @contextmanager
+    def unlearned(self) -> Iterator[None]:
+        """What runs within, such as a model with a change in it, teaches nothing of how units lie and what they give."""
+        known: tuple[Any, ...] = self.foreign, self.shapes, self.parents, self.fitting, self.draws, self.unfit
+        before = [held.copy() for held in known]
+        try:
+            yield
+        finally:
+            for held, was in zip(known, before, strict=True):
+                held.clear()
+                held.update(was)
+
     def seen(self) -> Forcing:
         """Itself, after a run that showed how units lie in each other."""
         if not self.parents:

@@ -117,8 +117,9 @@ def calls(
     module = vae.get_submodule(unit)
     with ExitStack() as stack:
         stack.enter_context(_whole(vae))
-        for handle in (module.register_forward_pre_hook(entered), module.register_forward_hook(left)):
-            stack.callback(handle.remove)
+        # before hooks that count the calls of the module's forward, and change one of them
+        stack.callback(module.register_forward_pre_hook(entered, prepend=True).remove)
+        stack.callback(module.register_forward_hook(left).remove)
         stack.enter_context(suppress(_SeenError))
         run(vae, "encode" if unit.startswith("encoder") else "decode", media, latent)
     return found

@@ -20,6 +20,7 @@ from vaeport.drift.repro_case import smallest
 from vaeport.drift.repro_text import readme
 from vaeport.drift.shrink import MakeProof, Shrinking
 from vaeport.errors import InputError
+from vaeport.media.files import writing
 from vaeport.proof.setup import proof_of
 
 MOST_BYTES = 1_000_000
@@ -48,8 +49,7 @@ def write_repro(
     if not explanation.findings:
         what = "both sides agree" if explanation.explained else "both sides differ, but no place of it is known"
         raise InputError(f"{what}, so there is nothing to reproduce", found="no finding")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError("the folder holds something already; nothing was written", where=folder, fix="name a new one")
+    require_free(folder)
     with tempfile.TemporaryDirectory(prefix="vaeport-repro-") as scratch:
         setting = Shrinking(options, explanation, proof, Path(scratch)).run(tries, seconds)
         stored = smallest(setting, options["native"])
@@ -71,10 +71,24 @@ def write_repro(
             found=f"{sizes[0]} bytes, {sizes[1]} with the unit alone",
             fix="give a smaller configuration of both sides with --config",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    with writing(folder, InputError):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
     return folder / "repro.py"
+
+
+def require_free(folder: Path) -> None:
+    """InputError for a folder that holds something, or a name that cannot be a folder's. Writes nothing."""
+    if folder.is_dir():
+        if any(folder.iterdir()):
+            found = ", ".join(sorted(one.name for one in folder.iterdir())[:3])
+            fix = "name a new one"
+            raise InputError("the folder holds something; nothing was written", where=folder, found=found, fix=fix)
+        return
+    taken = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
+    if taken is not None:
+        raise InputError("no folder can be here; nothing was written", where=folder, found=f"{taken} is a file")
 
 
 def _json(value: Any) -> str:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from vaeport.drift.replay import errors, opened
 from vaeport.errors import VaeportError
 from vaeport.proof.gates import SAME_FUNCTION
+from vaeport.proof.setup import native_of
 
 
 def main() -> int:
@@ -28,11 +29,18 @@ def main() -> int:
     sys.path[:0] = parser.parse_args().path
     here = Path(__file__).parent
     case, tensors = json.loads((here / "case.json").read_text("utf-8")), load_file(here / "reference.safetensors")
+    native = located(case["native"])
+    try:
+        native_of(native)
+    except VaeportError as error:
+        found = error.found or error.where
+        print(f"{error.what}\n  found: {found}\n  fix: python {sys.argv[0]} --path FOLDER", file=sys.stderr)
+        return 2
     try:
         # built anew from its source, and loaded strictly as users load it
-        vae = opened(case, located(case["native"]))
-    except VaeportError as error:
-        print(error, file=sys.stderr)
+        vae = opened(case, native)
+    except Exception as error:  # a wrong port may raise anything
+        print(f"{native} cannot be built and loaded\n  found: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     # the unit on the reference's own input first, then whole encode and decode
     found = list(errors(vae, case, tensors))

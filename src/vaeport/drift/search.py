@@ -222,7 +222,7 @@ def search(
 @torch.no_grad()
 def _tried(edit: Edit, trial: Trial) -> list[Difference] | None:
     try:
-        with edit.applied(trial.forcing.vae):
+        with trial.forcing.unlearned(), edit.applied(trial.forcing.vae):
             found = trial.errors()
         # what is not compared any more has not become right
         whole = trial.compared <= trial.forcing.compared

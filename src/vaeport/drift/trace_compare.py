@@ -84,6 +84,14 @@ def told(rows: Sequence[Row], tolerance: float = 1e-4) -> list[str]:
     return [verdict, *(f"{'!' if row.differs(tolerance) else ' '} {row}" for row in rows)]
 
 
+def head(rows: Sequence[Row], tolerance: float = 1e-4, most: int = 12) -> list[str]:
+    """The first row that differs, then at most so many of those that do, and how many there are."""
+    verdict, *table = told(rows, tolerance)
+    off = [line for line in table if line.startswith("!")]
+    more = [f"and {len(off) - most} more that differ"] if len(off) > most else []
+    return [verdict, *off[:most], *more, f"{len(rows) - len(off)} of {len(rows)} rows are the same within {tolerance:g}"]
+
+
 def _by_module(records: Iterable[Record], name: str) -> dict[str, Calls]:
     found: dict[str, Calls] = {}
     for place, one in enumerate(records):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from vaeport.drift.align import units_of
 from vaeport.drift.fastvideo_trace import Record, read_trace, write_trace
 from vaeport.drift.pieces import in_one_piece
 from vaeport.drift.prepare import opened
-from vaeport.drift.trace_compare import compare, told
+from vaeport.drift.trace_compare import compare, head
+from vaeport.errors import BlockedError, InputError
+from vaeport.media.files import writing
 from vaeport.proof.cases import Case
 from vaeport.proof.jobs import in_float64
 from vaeport.proof.noise import drawn_noise
@@ -27,22 +30,18 @@ TOLERANCE = 1e-6
 """Of statistics taken in float32 of a float64 run."""
 
 
-def write_traces(proof: Proof, folder: Path, *, reference: Path | None = None) -> list[str]:
+def write_traces(proof: Proof, folder: Path) -> list[str]:
     """Writes reference.jsonl and native.jsonl, of encode and decode of the proof's first case; says how they differ.
 
-    reference   a trace that was made elsewhere, with the same weights and inputs, where the reference cannot run here
+    `vaeport.drift.trace_elsewhere` takes a reference's trace that was made elsewhere.
 
-    ProofError for a trace that cannot be read; InputError if the folder cannot be written.
+    ProofError if the reference does not run; InputError or BlockedError if the folder cannot be written.
     """
-    import tempfile
-
-    folder.mkdir(parents=True, exist_ok=True)
+    reference = made(folder) / "reference.jsonl"
     case = proof.chosen_cases[0]
     with tempfile.TemporaryDirectory(prefix="vaeport-") as temporary:
         mapped, weights = proof.prepared(Path(temporary))
-        if reference is None:
-            reference = folder / "reference.jsonl"
-            _of_reference(proof, weights, case, reference)
+        _of_reference(proof, weights, case, reference)
         vae = opened(proof, weights)
         vae.encode_pieces = vae.decode_pieces = None
         x, z = case.inputs(proof.seed)
@@ -57,8 +56,34 @@ def write_traces(proof: Proof, folder: Path, *, reference: Path | None = None) -
     theirs = read_trace(reference)
     units = units_of(mapped, {one.module for one in theirs})
     pairs = {unit.native: unit.reference for unit in units if not unit.within}
-    rows = compare(read_trace(folder / "native.jsonl"), theirs, pairs)
-    return told(rows, TOLERANCE)
+    return head(compare(ours, theirs, pairs), TOLERANCE)
+
+
+def made(folder: Path) -> Path:
+    """The folder, which is there now. InputError if a file has its name, BlockedError if the system refuses."""
+    try:
+        with writing(folder, InputError):
+            folder.mkdir(parents=True, exist_ok=True)
+    except BlockedError as error:
+        if isinstance(error.__cause__, FileExistsError | NotADirectoryError):
+            raise InputError("no folder can be here: a file has this name", where=folder, fix="name another") from error
+        raise
+    return folder
+
+
+@torch.no_grad()
+def native_trace(proof: Proof, weights: Path) -> list[Record]:
+    """Encode and decode of the proof's first case on the native side, every module, in float64 and in one piece."""
+    vae = opened(proof, weights)
+    vae.encode_pieces = vae.decode_pieces = None
+    x, z = proof.chosen_cases[0].inputs(proof.seed)
+
+    def run() -> None:
+        with in_float64(), drawn_noise():
+            vae.encode(x.double())
+            vae.decode(z.double())
+
+    return record(vae, run)
 
 
 def _of_reference(proof: Proof, weights: Path, case: Case, file: Path) -> None:

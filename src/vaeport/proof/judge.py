@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from vaeport.mapping import Plan
 from vaeport.proof import gates
 from vaeport.proof.cases import unfit
+from vaeport.proof.dtypes import Signature
 from vaeport.proof.jobs import Capture
 from vaeport.proof.verdict import Row, Verdict
 
@@ -38,6 +39,58 @@ def module_pairs(mapped: Plan) -> list[tuple[str, str]]:
 def _holders(paths: Iterable[str]) -> set[str]:
     """Those that other paths lie in."""
     return {".".join(parts[:n]) for parts in (path.split(".") for path in paths) for n in range(1, len(parts))}
+
+
+@dataclass(frozen=True)
+class TypeRow:
+    """One row of gate D: types that the native side has there, and the reference.
+
+    meant   why they may differ, if the map says so
+    """
+
+    native: str
+    reference: str
+    ours: Sequence[str]
+    theirs: Sequence[str]
+    meant: str | None = None
+
+    @property
+    def same(self) -> bool:
+        """The types are."""
+        return list(self.ours) == list(self.theirs)
+
+    @property
+    def missing(self) -> bool:
+        """Of what every run shows, one side showed nothing."""
+        always = not self.native.endswith("accumulation") and not self.native.startswith("free ")
+        return always and not (self.ours and self.theirs)
+
+    def says(self) -> str:
+        """Both sides, in words."""
+        ours, theirs = (" ".join(side) or "none" for side in (self.ours, self.theirs))
+        return f"{self.native}: {ours}; {self.reference}: {theirs}"
+
+
+def type_rows(mapped: Plan, ours: Signature, theirs: Signature) -> list[TypeRow]:
+    """What gate D compares, of two runs in one type."""
+    rows = [(f"{a}: {what}", f"{b}: {what}") for a, b in weight_pairs(mapped) for what in _WEIGHT_ROWS]
+    pairs = module_pairs(mapped)
+    # what a module accumulates that holds other modules of the map is theirs, and is compared there
+    holders = [_holders(side) for side in zip(*pairs, strict=True)]
+    rows += [
+        (f"{a}: {what}", f"{b}: {what}")
+        for a, b in pairs
+        for what in _MODULE_ROWS
+        if what != "accumulation" or (a not in holders[0] and b not in holders[1])
+    ]
+    rows += [(row, row) for row in sorted({*ours, *theirs}) if row.startswith("free ")]
+    notes = mapped.layout.dtype_notes
+    return [
+        TypeRow(
+            a, b, ours.get(a, []), theirs.get(b, []), next((n.reason for n in notes if re.fullmatch(n.native, a)), None)
+        )
+        for a, b in dict.fromkeys(rows)
+    ]
 
 
 @dataclass
@@ -117,29 +170,17 @@ class Judge:
         if ours.error or theirs.error:
             self.verdict.fail("D", "error", dtype, str(ours.error or theirs.error))
             return
-        rows = [(f"{a}: {what}", f"{b}: {what}") for a, b in weight_pairs(mapped) for what in _WEIGHT_ROWS]
-        pairs = module_pairs(mapped)
-        # what a module accumulates that holds other modules of the map is theirs, and is compared there
-        holders = [_holders(side) for side in zip(*pairs, strict=True)]
-        rows += [
-            (f"{a}: {what}", f"{b}: {what}")
-            for a, b in pairs
-            for what in _MODULE_ROWS
-            if what != "accumulation" or (a not in holders[0] and b not in holders[1])
-        ]
-        rows += [(row, row) for row in sorted({*ours.signature, *theirs.signature}) if row.startswith("free ")]
         differing = 0
-        for mine, foreign in dict.fromkeys(rows):
-            a, b = ours.signature.get(mine, []), theirs.signature.get(foreign, [])
-            says = f"in {dtype}: {mine}: {' '.join(a) or 'none'}; {foreign}: {' '.join(b) or 'none'}"
-            if not mine.endswith("accumulation") and not mine.startswith("free ") and not (a and b):
-                self.verdict.fail("evidence", "empty", mine, f"nothing was seen of it; {says}")
-            note = next((n for n in mapped.layout.dtype_notes if re.fullmatch(n.native, mine)), None)
-            if a != b and note is not None:
-                self.verdict.notes.append(f"gate D {says} ({note.reason})")
-            elif a != b:
+        rows = type_rows(mapped, ours.signature, theirs.signature)
+        for row in rows:
+            says = f"in {dtype}: {row.says()}"
+            if row.missing:
+                self.verdict.fail("evidence", "empty", row.native, f"nothing was seen of it; {says}")
+            if row.meant is not None and not row.same:
+                self.verdict.notes.append(f"gate D {says} ({row.meant})")
+            elif not row.same:
                 differing += 1
-                self.verdict.fail("D", "dtype policy", mine, says)
+                self.verdict.fail("D", "dtype policy", row.native, says)
         figure = float(differing)
         self.verdict.rows.append(Row(name, "types", "types", f"{len(rows)} rows", figure, 0.5, differing == 0))
 

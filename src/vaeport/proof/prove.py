@@ -145,9 +145,13 @@ class Proof:
             for r in range(self.repeats):
                 x, z = single.inputs(self.seed + r)
                 jobs += [Job(f"P {name} {r}", x, z, dtype, rounded=dtype)]
-            x, z = cases_of(self.template.contract)[-1].inputs(self.seed)
-            jobs.append(Job(f"D {name}", x, z, dtype, rounded=dtype, rows=()))
+            jobs.append(self.types_job(name))
         return jobs
+
+    def types_job(self, name: str, rows: tuple[str, ...] = ()) -> Job:
+        """The run of gate D in one type; `rows` are the modules that are watched."""
+        x, z = cases_of(self.template.contract)[-1].inputs(self.seed)
+        return Job(f"D {name}", x, z, DTYPES[name], rounded=DTYPES[name], rows=rows)
 
     def _collect(self, side: Side, weights: Path, jobs: list[Job], rows: tuple[str, ...]) -> dict[str, Capture]:
         asked = [job if job.rows is None else replace(job, rows=tuple(dict.fromkeys(rows))) for job in jobs]

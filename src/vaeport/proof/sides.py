@@ -158,11 +158,15 @@ class NativeSide:
             return self.outputs(vae, x, z, tap, whole)
 
         def traced(x: Tensor, z: Tensor) -> None:
-            assert vae.encoder is not None
-            vae.encoder(x)
-            vae.decoder_at()(z)
+            self.traced(vae, x, z)
 
         yield from carry_out(vae, lambda: vae.load_state_dict(state, strict=True), jobs, outputs, traced, self.device)
+
+    def traced(self, vae: VAE, x: Tensor, z: Tensor) -> None:
+        """Both halves through the modules' own calls, for the recording of types."""
+        assert vae.encoder is not None
+        vae.encoder(x)
+        vae.decoder_at()(z)
 
     def outputs(self, vae: VAE, x: Tensor, z: Tensor, tap: ClampTap, whole: bool) -> Outputs:
         """Encode and decode by name, with the noise that the reference gets; `whole` adds the round trip."""
