@@ -169,7 +169,8 @@ def cache_not_reset(vae: VAE, site: Site) -> None:
 
 
 @kind(
-    "padding_mode", halves(lambda vae: any(type(r).__name__ == "CeilAxisRule" for r in vae.contract.axes), ("encoder",))
+    "padding_amount",
+    halves(lambda vae: any(type(r).__name__ == "CeilAxisRule" for r in vae.contract.axes), ("encoder",)),
 )
 def padded_with_zeros_to_a_multiple(vae: VAE, site: Site) -> None:
     def before(x: Tensor) -> Tensor:

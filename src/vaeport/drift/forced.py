@@ -149,7 +149,7 @@ class Forcing:
         self.parents: dict[str, str] = {}
         self.fitting: set[str] = set()
         self.draws: dict[tuple[str, int], int] = {}
-        self.unfit: set[str] = set()
+        self.unfit: dict[str, Tensor | None] = {}
         self.compared: set[tuple[str, str, int]] = set()
 
     def run(
@@ -182,9 +182,14 @@ class Forcing:
         with in_float64(), ClampTap() as tap:
             return self.side.half(half, self.vae, self.truth.media, self.truth.latent, tap)
 
+    def right(self, half: str) -> bool:
+        """Gate S on what it gives, as users run it."""
+        found, wanted = self.outputs(half), self.truth.outputs
+        return all(error_of(found[n], wanted[n]) <= gates.SAME_FUNCTION for n in found.keys() & wanted.keys())
+
     @contextmanager
     def unlearned(self) -> Iterator[None]:
-        """What runs within, such as a model with a change in it, teaches nothing of how units lie and what they give."""
+        """What runs within, such as a model with a change in it, teaches nothing of how units lie in each other."""
         known: tuple[Any, ...] = self.foreign, self.shapes, self.parents, self.fitting, self.draws, self.unfit
         before = [held.copy() for held in known]
         try:
@@ -279,9 +284,9 @@ class _Passage:
         self.run.parents.setdefault(self.unit.native, parent)
         self.stack.append(self.unit.native)
         if x is None or wanted is None:
-            self.run.unfit.add(self.unit.native)
+            self.run.unfit[self.unit.native] = x
             return None
-        self.run.unfit.discard(self.unit.native)
+        self.run.unfit.pop(self.unit.native, None)
         self.fits = True
         if self.mode != OPEN:
             self.run.compared.add((self.unit.native, "in", self.call))

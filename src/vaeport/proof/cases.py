@@ -34,10 +34,11 @@ class Case:
 def cases_of(contract: LatentContract) -> tuple[Case, ...]:
     """A non-square batch, the shortest legal length, and lengths that break the rule where the rule crops them.
 
-    The first has two samples and, for video, 1 + 4 * 2 frames.
+    The first has two samples and, for video, 1 + 4 * 2 frames. What is over in the last is odd at several levels, so
+    that a window too many is seen.
     """
     steps = {"image": ((5, 7), (1, 2)), "video": ((2, 2, 3), (0, 2, 3)), "audio": ((4,), (1,))}[contract.modality]
-    over = {"image": (4, 3), "video": (2, 3, 5), "audio": (777,)}[contract.modality]
+    over = {"image": (7, 5), "video": (3, 3, 5), "audio": (2047,)}[contract.modality]
     whole = tuple(0 for _ in contract.axes)
     return (
         _case(contract, "batch", 2, steps[0], whole),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -50,14 +50,14 @@ class TypeRow:
 
     native: str
     reference: str
-    ours: Sequence[str]
-    theirs: Sequence[str]
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
     meant: str | None = None
 
     @property
     def same(self) -> bool:
         """The types are."""
-        return list(self.ours) == list(self.theirs)
+        return self.ours == self.theirs
 
     @property
     def missing(self) -> bool:
@@ -85,12 +85,8 @@ def type_rows(mapped: Plan, ours: Signature, theirs: Signature) -> list[TypeRow]
     ]
     rows += [(row, row) for row in sorted({*ours, *theirs}) if row.startswith("free ")]
     notes = mapped.layout.dtype_notes
-    return [
-        TypeRow(
-            a, b, ours.get(a, []), theirs.get(b, []), next((n.reason for n in notes if re.fullmatch(n.native, a)), None)
-        )
-        for a, b in dict.fromkeys(rows)
-    ]
+    meant = {a: next((n.reason for n in notes if re.fullmatch(n.native, a)), None) for a, _ in rows}
+    return [TypeRow(a, b, tuple(ours.get(a, ())), tuple(theirs.get(b, ())), meant[a]) for a, b in dict.fromkeys(rows)]
 
 
 @dataclass

@@ -71,28 +71,47 @@ class RemoteSide:
         jobs = list(jobs)
         adapter = hash_files(self.adapter_file)
         digest = _digest(weights, jobs, {**self._spec(), "adapter": adapter})
-        kept = None if self.folder is None else self.folder / "out.json"
-        if kept is not None and kept.exists():
-            found = json.loads(kept.read_text())
+        kept = self._kept(jobs, digest)
+        if kept is not None and (kept / "out.json").exists():
+            found = json.loads((kept / "out.json").read_text())
             if found["digest"] != digest:
                 raise StaleCaptureError(
                     f"{self.folder} holds captures of other weights, inputs or arguments; remove it"
                 )
-            yield from _read(kept.parent, found)
+            _lend(jobs, kept)
+            yield from _read(kept, found)
             return
+        if self.python is None and kept is not None and kept != self.folder:
+            fix = "run once with --reference-python and --explain, with the same weights and inputs"
+            raise BlockedError("no captures of the reference's modules yet", where=self.folder, fix=fix)
         with tempfile.TemporaryDirectory(prefix="vaeport-") as temporary:
-            folder = self.folder or Path(temporary)
+            folder = kept or Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
             save_file(
                 {f"{i}.{n}": getattr(j, n).clone() for i, j in enumerate(jobs) for n in ("media", "latent")},
                 folder / "in.safetensors",
             )
             plain = [
-                {**asdict(j), "media": None, "latent": None, "dtype": _name(j.dtype), "rounded": _name(j.rounded)}
-                for j in jobs
+                {
+                    **asdict(j),
+                    "media": None,
+                    "latent": None,
+                    "dtype": _name(j.dtype),
+                    "rounded": _name(j.rounded),
+                    "folder": j.folder if kept is None or j.folder is None else str((kept / str(i)).resolve()),
+                }
+                for i, j in enumerate(jobs)
             ]
             found = self._call(folder, {"do": "jobs", "weights": str(weights), "jobs": plain, "digest": digest})
+            if kept is not None:
+                _lend(jobs, kept)
             yield from _read(folder, found)
+
+    def _kept(self, jobs: Iterable[Job], digest: str) -> Path | None:
+        """Where the captures of these jobs are kept: those of modules, of which there may be several sets, apart."""
+        if self.folder is None or all(job.folder is None for job in jobs):
+            return self.folder
+        return self.folder / f"units-{digest[:16]}"
 
     def ask(self, question: str, **arguments: Any) -> dict[str, Any]:
         """What `function(side, **arguments)` gives there, as JSON; `question` is "module:function" of this package."""
@@ -187,11 +206,20 @@ def _read(folder: Path, found: Mapping[str, Any]) -> Iterator[Capture]:
         yield Capture(**{**plain, "health": health, "outputs": outputs})
 
 
+def _lend(jobs: Iterable[Job], kept: Path) -> None:
+    """Has the folders that jobs ask for show what is kept of the modules."""
+    for i, job in enumerate(jobs):
+        if job.folder is not None:
+            Path(job.folder).parent.mkdir(parents=True, exist_ok=True)
+            Path(job.folder).symlink_to((kept / str(i)).resolve(), target_is_directory=True)
+
+
 def _digest(weights: Path, jobs: list[Job], spec: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True, default=str).encode())
     digest.update(hashlib.sha256(weights.read_bytes()).digest())
     for job in jobs:
         digest.update(f"{job.name} {job.dtype} {job.rounded} {job.relaid} {job.rows}".encode())
+        digest.update(f" {job.units}".encode() if job.folder is not None else b"")
         digest.update(job.media.numpy().tobytes() + job.latent.numpy().tobytes())
     return digest.hexdigest()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,11 +14,16 @@ from torch import Tensor
 
 from vaeport.drift.edits.watching import Change
 
+_ROWS: Mapping[str, int] = MappingProxyType({"(3, heads, D)": -3, "(heads, 3, D)": -2, "(heads, D, 3)": -1})
+"""How queries, keys and values lie in one row: the axis that tells them apart."""
+
 
 def attention_changes() -> Iterator[tuple[str, str, Change]]:
     """(cause, what is wrong, the call as it should be)."""
     for order in list(permutations(range(3)))[1:]:
         yield "order", f"attention: its operands should be {[('q', 'k', 'v')[i] for i in order]}", _ordered(order)
+    for (ours, read), (theirs, meant) in permutations(_ROWS.items(), 2):
+        yield "order", f"attention: rows that are read as {ours} should be read as {theirs}", _dealt(read, meant)
     yield "attention mask", "attention: every position should see all", lambda f, args, kwargs, _: f(*args[:3])
     yield "attention mask", "attention: no position should see those behind it", _causal
     yield "attention mask", "attention: a position should see its frame and those before it", _by_frame(later=False)
@@ -29,6 +35,18 @@ def attention_changes() -> Iterator[tuple[str, str, Change]]:
 
 def _ordered(order: Sequence[int]) -> Change:
     return lambda f, args, kwargs, _: f(*(args[i] for i in order), *args[3:], **kwargs)
+
+
+def _dealt(read: int, meant: int) -> Change:
+    """[B, heads, N, D] each: put together again as they were read, and dealt out as they are meant."""
+
+    def change(f: Any, args: Any, kwargs: Any, shape: Sequence[int]) -> Any:
+        rows = torch.stack([t.transpose(1, 2) for t in args[:3]], read)
+        sizes = list(args[0].transpose(1, 2).shape[2:])
+        sizes.insert(len(sizes) + 1 + meant, 3)
+        return f(*(t.transpose(1, 2) for t in rows.flatten(2).unflatten(2, sizes).unbind(meant)), *args[3:], **kwargs)
+
+    return change
 
 
 def _causal(f: Any, args: Any, kwargs: Any, shape: Sequence[int]) -> Tensor:

@@ -44,7 +44,8 @@ class Scope:
     model       the native VAE
     modules     paths of the modules that may be changed, "" for the model itself
     hints       values that the reference has there: attributes of its module, arguments of its operations
-    spots       where both sides differ: (path of the unit before which it shows or "", found, wanted)
+    found       the native tensor that differs
+    wanted      the reference's
     """
 
     model: nn.Module

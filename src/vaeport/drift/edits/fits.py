@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import combinations, permutations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,14 @@ def fits(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Function]]:
 def close(a: Tensor, b: Tensor) -> bool:
     """Equal up to what a fit may lose."""
     return bool((a - b).abs().amax() <= CLOSE * b.abs().amax()) if a.numel() else True
+
+
+def differs_at_edges(found: Tensor, wanted: Tensor) -> bool:
+    """Both are equal but near the ends of their axes."""
+    if found.shape != wanted.shape or found.dim() < 3:
+        return False
+    inner: Any = (..., *(slice(n // 3, n - n // 3) for n in found.shape[2:]))
+    return close(found[inner], wanted[inner]) and not close(found, wanted)
 
 
 def _candidates(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Function]]:
@@ -67,10 +76,13 @@ def _channels(found: Tensor, wanted: Tensor) -> Iterator[tuple[str, str, Functio
         return
     ours, theirs = (_sums(t) for t in (found, wanted))
     distance = (ours[:, None] - theirs[None]).abs().sum(-1)
-    order = distance.argmin(0)
-    if len(order.unique()) == len(order):
-        shown = order.tolist() if len(order) <= 16 else "another order"
-        yield "channel order", f"its channels should be {shown}", lambda x: x[:, order]
+    chosen = []
+    for column in distance.unbind(1):  # of channels that are equal, each once
+        chosen.append(int(column.argmin()))
+        distance[chosen[-1]] = float("inf")
+    order = torch.tensor(chosen)
+    shown = chosen if len(chosen) <= 16 else "another order"
+    yield "channel order", f"its channels should be {shown}", lambda x: x[:, order]
     for parts in (2, 3, 4, 8, 16):
         if found.shape[1] % parts == 0 and found.shape[1] > parts:
             says = f"its channels should be interleaved in {parts}"
@@ -124,10 +136,13 @@ def fitted_edits(scope: Scope, at: str) -> Iterator[Edit]:
         yield Edit(cause, f"{where}: {says}", path, hooked(path, function))
 
 
-def combined_edits(scope: Scope, at: str, sources: Sequence[tuple[str, str, Tensor]]) -> Iterator[Edit]:
+def combined_edits(
+    scope: Scope, at: str, sources: Sequence[tuple[str, str, Tensor]], *, simple: bool
+) -> Iterator[Edit]:
     """wanted = a * found + b * others of the unit's tensors: a residual that is missing, or has another weight.
 
     sources     (module path, "in" or "out", its tensor)
+    simple      what should be added to what is found; else all other combinations
     """
     word, _, path = at.partition(" ")
     found, wanted = scope.found, scope.wanted
@@ -139,7 +154,7 @@ def combined_edits(scope: Scope, at: str, sources: Sequence[tuple[str, str, Tens
         factors = torch.linalg.lstsq(columns, wanted.flatten()[:, None]).solution.flatten()
         a, *rest = (round(v, 9) for v in factors.tolist())
         made = a * found + sum(b * tensor for b, (_, _, tensor) in zip(rest, some, strict=True))
-        if not close(made, wanted) or min(abs(b) for b in rest) < CLOSE:
+        if simple != (a == 1.0) or not close(made, wanted) or min(abs(b) for b in rest) < CLOSE:
             continue
         parts = [f"{b:.6g} times what {_named(source)}" for b, source in zip(rest, some, strict=True)]
         cause = "residual missing" if (a, *rest) == (1.0, 1.0) else "residual scale"

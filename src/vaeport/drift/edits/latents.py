@@ -47,7 +47,11 @@ def latent_edits(scope: Scope, at: str) -> Iterator[Edit]:
 def _kind_of(found: Tensor, wanted: Tensor) -> str:
     """What was done to a tensor, judged by its shape and by what is still in it."""
     if found.shape != wanted.shape:
-        return "layout" if sorted(found.shape) == sorted(wanted.shape) else "crop"
+        if sorted(found.shape) == sorted(wanted.shape):
+            return "layout"
+        same = found.dim() == wanted.dim() and found.shape[:2] == wanted.shape[:2]
+        more = same and all(a >= b for a, b in zip(found.shape, wanted.shape, strict=True))
+        return "padding amount" if more and torch.equal(found[tuple(map(slice, wanted.shape))], wanted) else "crop"
     for axis in range(2, found.dim()):
         n = found.shape[axis]
         for step in (1, 2, 3, 4):
