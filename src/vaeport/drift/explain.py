@@ -82,7 +82,8 @@ class _Explainer:
                 unexplained.add(places[0].unit)
                 continue
             before, found = set(places[0].spots), self._differences()
-            if before & {difference.spot for difference in found}:
+            left = before & {difference.spot for difference in found}
+            if left and (left == before or not self.answer.findings[-1].remaining):
                 # right where it was tried, and wrong in the whole: no cause
                 undo()
                 self.answer.findings[-1].unexplained()
@@ -162,16 +163,25 @@ class _Explainer:
 
     def _triage(self) -> bool:
         """A network that is given something of another shape than the VAE: is that what is wrong?"""
-        for name in ("encoder", "decoder"):
+        before = len(self.answer.findings)
+        for half in HALVES:
+            name = f"{half}r"
             if all(name in forcing.seen().fitting for forcing in self.forcings):
                 continue
             for edit in latent_edits(self._given_to(name), f"before {name}"):
                 undo = edit.apply(self.vae)
-                if not self._differences():
+                if all(self._gets_its_input(half, forcing) for forcing in self.forcings):
                     self._finding("", f"before {name}", float("inf"), edit).remaining = 0.0
-                    return True
+                    break
                 undo()
-        return False
+        return len(self.answer.findings) > before
+
+    def _gets_its_input(self, half: str, forcing: Forcing) -> bool:
+        """A network is given what the reference's is, of its shape."""
+        name = f"{half}r"
+        forcing.fitting.discard(name)
+        found = forcing.run((half,), {})
+        return name in forcing.fitting and Spot("", f"before {name}") not in {d.spot for d in found}
 
     def _given_to(self, name: str) -> Scope:
         """What a network is given, beside what the reference's is."""

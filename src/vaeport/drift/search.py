@@ -215,10 +215,9 @@ def search(
 
     A case in which nothing can be compared there, since the reference drops what ours does not, asks for the right
     outputs: they show the change to be wrong, or another fault, so the search for a better one is short. When several
-    faults lie there, the first that mends one spot and breaks none.
+    faults lie there, the first that mends one spot and breaks none, in all cases.
     """
-    before = {d.spot: d.error for d in trial.place.differences}
-    if not before:  # it shows in the whole run alone
+    if not trial.place.differences:  # it shows in the whole run alone
         return Answer(None, 0)
     deadline, tried = time.monotonic() + seconds, 0
     partly: tuple[Edit, float] | None = None
@@ -231,18 +230,42 @@ def search(
         after = _tried(edit, trial)
         if after is None:
             continue
-        left = {d.spot: d.error for d in after}
-        if not left and all(_tried(edit, check) == [] for check in checks):
+        if not after and all(_tried(edit, check) == [] for check in checks):
             if all(check.agrees(edit) for check in blind):
                 return Answer(renamed(edit, trial.forcing.vae, trial.errors), tried, 0.0)
             mends = mends or (edit, tried)
-        if partly is None and len(before) > 1 and set(left) < set(before):
-            partly = edit, max(left.values())
+        elif partly is None and (left := _partly(after, trial, checks, edit)) is not None:
+            partly = edit, left
     if mends is not None:
         return Answer(renamed(mends[0], trial.forcing.vae, trial.errors), tried, 0.0)
     if partly is not None:
         return Answer(partly[0], tried, partly[1])
     return Answer(None, tried)
+
+
+def _partly(after: Sequence[Difference], trial: Trial, checks: Sequence[Trial], edit: Edit) -> float | None:
+    """The worst error that is left if something is right that was not, in all cases; else None.
+
+    Nothing may be wrong that was right, unless it is made of what is mended.
+    """
+    gone = set(trial.place.spots) - {d.spot for d in after}
+    hidden = any(d.raised and d.spot in gone for d in trial.place.differences)
+    behind = {spot for one in gone for spot in _made_of(one)}
+    worst = 0.0
+    for one, left in ((trial, after), *((check, _tried(edit, check)) for check in checks if gone)):
+        if left is None or not (hidden or {d.spot for d in left} <= {*one.place.spots, *behind} - gone):
+            return None
+        worst = max(worst, *(d.error for d in left), 0.0)
+    return worst if gone else None
+
+
+def _made_of(spot: Spot) -> Iterator[Spot]:
+    """Outputs that are compared only if what is here is right."""
+    for half, stages in STAGES.items():
+        if spot.at in stages:
+            yield from (Spot("", stage) for stage in stages[stages.index(spot.at) + 1 :])
+        elif spot.at == f"before {half}r":
+            yield from (Spot("", stage) for stage in stages)
 
 
 @torch.no_grad()

@@ -67,8 +67,12 @@ def widened_to(wide: torch.dtype) -> Wide:
     return lambda own: own if own == torch.float64 else wide if narrow else torch.promote_types(own, wide)
 
 
-def cast_edits(path: str, calls: Sequence[TypedCall], wide: torch.dtype) -> Iterator[Edit]:
-    """Changes of a module's types, the simplest first; `wide` is the type beside the model's own."""
+def cast_edits(path: str, calls: Sequence[TypedCall], wide: torch.dtype, *, outside: bool = True) -> Iterator[Edit]:
+    """Changes of a module's types, the simplest first.
+
+    wide        the type beside the model's own
+    outside     of what it is given too, which is someone else's work
+    """
     other, name = widened_to(wide), str(wide).removeprefix("torch.")
     every, n = [c.number for c in calls], len(calls)
 
@@ -95,8 +99,9 @@ def cast_edits(path: str, calls: Sequence[TypedCall], wide: torch.dtype) -> Iter
         yield edit(f"{at} should run in the model's own type", of([call.number]))
         yield edit(f"{at} should run in {name} and its result be cast back", _single(path, call.number, other))
     yield edit(f"should give {name}", _gives(path, other))
-    yield edit("what it is given should be cast to the model's own type", _takes(path, None))
-    yield edit(f"what it is given should be cast to {name}", _takes(path, other))
+    if outside:
+        yield edit("what it is given should be cast to the model's own type", _takes(path, None))
+        yield edit(f"what it is given should be cast to {name}", _takes(path, other))
 
 
 def _calls(path: str, own: frozenset[int], wide: frozenset[int], other: Wide) -> Apply:

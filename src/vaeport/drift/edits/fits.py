@@ -180,6 +180,8 @@ def _combined(path: str, word: str, a: float, terms: Sequence[tuple[str, str, fl
             return source.register_forward_hook(lambda m, args, out: held.__setitem__((other, end), out.clone())).remove
 
         def added(x: Tensor) -> Tensor:
+            if any((other, end) not in held for other, end, _ in terms):
+                return x  # they did not run: another run gives this one's result
             return a * x + sum(b * held.pop((other, end)) for other, end, b in terms)
 
         kept = [keep(other, end) for other, end, _ in terms]
