@@ -10,6 +10,8 @@ import pytest
 import vaeport.models.wan
 from tests.cli.run import vaeport as run
 from tests.port.packets import PARITY
+from tests.port.states import dumped
+from vaeport.port.store import PortStore
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,16 @@ def test_a_model_file_is_checked(tmp_path: Path) -> None:
     assert done.code == 1
     assert "diffusers" in done.stdout
     assert "EntryClass" in done.stdout
+
+
+@pytest.mark.parametrize(("outcome", "leftovers"), [("fail", ("stray ports/newvid_vae/trace.jsonl: x",)), ("pass", ())])
+def test_the_status_says_what_the_cleanup_gate_found(outcome: str, leftovers: tuple[str, ...], tmp_path: Path) -> None:
+    state = dumped().update(cleanup={"outcome": outcome, "leftovers": leftovers})
+    with PortStore(tmp_path / "ports" / "port_state.json") as store:
+        store.load()
+        store.save(state)
+    done = run("port", "--family", "newvid", "--status", "--into", "ports", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    told = done.stdout.partition("  cleanup ")[2].splitlines()
+    assert told[0].split()[0] == outcome
+    assert [line.strip() for line in told[1:] if line.startswith("    ")] == list(leftovers)

@@ -66,16 +66,16 @@ def decoder_of(arch):
     "decoder.conv_out: ",
 )
 SCALE = Fault(
-    "wan",
+    "kl",
     """\
 from dataclasses import replace
 ---
 @staticmethod
 def contract_of(arch):
-    return replace(Wan.contract_of(arch), scale=arch.latents_std)
+    return replace(AutoencoderKL.contract_of(arch), scale=1 / arch.scaling_factor)
 """,
-    "scale=arch.latents_std",
-    "scale=tuple(1 / s for s in arch.latents_std)",
+    "scale=1 / arch",
+    "scale=arch",
     "encode normalized: ",
 )
 TWO = Fault(
@@ -141,7 +141,29 @@ def decoder_of(arch):
     "super().step(x, state,",
     "decode unclamped: ",
 )
-FAULTS = {"eps": EPS, "pad": PAD, "scale": SCALE, "two": TWO, "state": STATE, "stream": STREAM}
+SOUND = Fault(
+    "oobleck8",
+    """\
+---
+@staticmethod
+def decoder_of(arch):
+    table = Oobleck.decoder_of(arch)
+    table.conv_in.pad = ((6, 0),)
+    return table
+""",
+    "((6, 0),)",
+    "((3, 3),)",
+    "decoder.conv_in: ",
+)
+FAULTS = {"eps": EPS, "pad": PAD, "scale": SCALE, "two": TWO, "state": STATE, "stream": STREAM, "sound": SOUND}
+
+
+LEAN = {
+    **{name: narrow.MODELS[name][1] for name in ("wan", "oobleck8")},
+    "kl": narrow.KL.replace(layers_per_block=1),
+    "hunyuan_video": narrow.HUNYUAN.replace(layers_per_block=1),
+}
+"""with few layers, for tests whose time goes into the number of operations"""
 
 
 def options_of(fault: Fault, folder: Path, native: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:

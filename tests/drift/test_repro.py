@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tests import narrow
-from tests.drift.broken_ports import EPS, FAULTS, STATE, options_of
+from tests.drift.broken_ports import EPS, FAULTS, LEAN, STATE, options_of
+from tests.drift.launcher import launched
 from vaeport.drift import repro
 from vaeport.drift.explain import explain
 from vaeport.drift.explanation import Explanation
@@ -33,20 +34,9 @@ FILES = {"repro.py", "case.json", "reference.safetensors", "README.md"}
 
 def ran(script: Path, *arguments: str, path: str = "") -> tuple[int, str]:
     """Exit status and what was printed, without the reference, from another folder."""
-    hidden = script.parents[1] / "hidden"
-    hidden.mkdir(exist_ok=True)
-    for package in ("diffusers", "transformers", "pydantic", "typer", "rich"):
-        (hidden / f"{package}.py").write_text("raise ImportError('vaeport and torch are all it needs')\n", "utf-8")
-    places = os.pathsep.join(filter(None, (str(hidden), str(ROOT / "src"), path)))
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=hidden,
-        env={**os.environ, "PYTHONPATH": places},
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout
+    status, out, err = launched(script, *arguments, path=path)
+    assert "Traceback" not in err, err
+    return status, out
 
 
 def said_of(proof: Proof, **options: Any) -> Explanation:
@@ -67,12 +57,14 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.full] * (name in ("two", "stream"))) for name in FAULTS]
+)
 def test_it_fails_until_the_source_is_mended(name: str, sources: Path, tmp_path: Path) -> None:
     fault = FAULTS[name]
     file = sources / f"a_port_{name}.py"
     fault.write(file)
-    options = options_of(fault, tmp_path / "made", f"a_port_{name}:Broken")
+    options = options_of(fault, tmp_path / "made", f"a_port_{name}:Broken", LEAN[fault.model].to_published())
     script = write_repro(options, said_of(proof_of(**options)), tmp_path / "repro", tries=1)
     found = contents(script.parent)
     assert set(found) == FILES
@@ -90,13 +82,22 @@ def test_it_fails_until_the_source_is_mended(name: str, sources: Path, tmp_path:
         assert not any(place.encode() in content for place in machine)
 
 
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Explanation:
+    """What is said of the port that the next fixture writes."""
+    folder = tmp_path_factory.mktemp("said")
+    EPS.write(folder / "port_that_is_explained.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        return said_of(proof_of(**options_of(EPS, folder / "made", "port_that_is_explained:Broken")))
+
+
 @pytest.fixture
-def port(sources: Path, tmp_path: Path) -> tuple[dict[str, Any], Explanation]:
+def port(said: Explanation, sources: Path, tmp_path: Path) -> tuple[dict[str, Any], Explanation]:
     """Options of both sides, of which the native one has a wrong eps, and what is said of them."""
     name = f"port_{hash_of(tmp_path)}"
     EPS.write(sources / f"{name}.py")
-    options = options_of(EPS, tmp_path / "made", f"{name}:Broken")
-    return options, said_of(proof_of(**options))
+    return options_of(EPS, tmp_path / "made", f"{name}:Broken"), said
 
 
 def hash_of(path: Path) -> str:
@@ -154,6 +155,38 @@ def test_the_unit_is_judged_on_the_references_input(port: Any, tmp_path: Path) -
     assert vae.get_submodule("decoder.norm_out")._forward_hooks == {}
 
 
+def test_what_a_fix_counts_in_a_unit_is_the_units_own(port: Any, tmp_path: Path) -> None:
+    """Fixes may change the n-th operation between hooks; what is put into the unit is none of them."""
+    folder = write_repro(*port, tmp_path / "repro", tries=0).parent
+    case = json.loads((folder / "case.json").read_text("utf-8"))
+    tensors = load_file(folder / "reference.safetensors")
+    vae, mode, entered = opened(case, "autoencoder_kl"), Names(), []
+
+    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        entered.append(args[0])
+        mode.__enter__()
+
+    norm = vae.get_submodule("decoder.norm_out")
+    norm.register_forward_pre_hook(enter)
+    norm.register_forward_hook(lambda *_: mode.__exit__(None, None, None), prepend=True)
+    assert dict(errors(vae, case, tensors))["decoder.norm_out"] <= SAME_FUNCTION
+    assert torch.equal(entered[0], tensors["unit.in.0"])
+    assert "clone" not in mode.seen
+    assert "group_norm" in mode.seen
+
+
+class Names(TorchFunctionMode):
+    """The functions that are called within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
 def test_a_folder_in_use_stays_as_it_is(port: Any, tmp_path: Path) -> None:
     used = tmp_path / "used"
     used.mkdir()
@@ -185,7 +218,7 @@ def test_a_fault_that_is_not_in_the_source_is_refused(tmp_path: Path) -> None:
         proof.native.open = opened
         return proof
 
-    options = options_of(EPS, tmp_path / "made", "autoencoder_kl")
+    options = options_of(EPS, tmp_path / "made", "autoencoder_kl", LEAN["kl"].to_published())
     with pytest.raises(InputError, match="imported anew"):
         write_repro(options, said_of(wrong(**options)), tmp_path / "repro", proof=wrong, tries=0)
 

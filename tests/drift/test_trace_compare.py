@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaeport.drift.activations import record
 from vaeport.drift.fastvideo_trace import Record
-from vaeport.drift.trace_compare import compare, told
+from vaeport.drift.trace_compare import compare, differing, head, told
 from vaeport.errors import ProofError
 
 
@@ -117,6 +117,34 @@ def test_what_one_side_lacks_is_a_difference_and_comes_last() -> None:
         ("7", ("not in the native and reference trace",)),
     ]
     assert told(rows)[0].startswith("first difference: 9 / 0 out: not in the native trace")
+
+
+def test_modules_within_one_that_is_the_same_are_only_cut_otherwise() -> None:
+    paths = ("a", "a.b", "a.b.c", "ab", "d.e", "d")
+    pairs = dict(zip(paths, paths, strict=True))
+    right = [Record(path, stats={"max": 1.0}) for path in paths]
+    off = [
+        Record(one.module, stats={"max": 2.0 if one.module in ("a.b", "a.b.c", "ab", "d.e") else 1.0}) for one in right
+    ]
+    rows = compare(off, right, pairs)
+    assert [row.native for row in differing(rows, 1e-6)] == ["ab"]
+    verdict, *table = told(rows, 1e-6)
+    assert verdict.startswith("first difference: ab / ab out")
+    assert [line[0] for line in table] == [" ", "~", "~", "!", "~", " "]
+    *_, last = head(rows, 1e-6)
+    assert last == "2 of 6 rows are the same within 1e-06; 3 lie in modules that are the same, which are cut otherwise"
+
+
+def test_the_head_of_a_long_table() -> None:
+    paths = [f"m{i}" for i in range(20)]
+    rows = compare(
+        [Record(path, stats={"max": 2.0}) for path in paths],
+        [Record(path, stats={"max": 1.0}) for path in paths],
+        dict(zip(paths, paths, strict=True)),
+    )
+    verdict, *table, more, same = head(rows)
+    assert (len(table), more, same) == (12, "and 8 more that differ", "0 of 20 rows are the same within 0.0001")
+    assert verdict.removeprefix("first difference: ") == table[0].removeprefix("! ")
 
 
 def test_nothing_to_compare_is_refused() -> None:

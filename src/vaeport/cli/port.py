@@ -124,6 +124,10 @@ def _print(state: PortState, as_json: bool) -> None:
         step = state.steps.of(name)
         print(f"  {name:<10} {step.status:<12} {step.note}")
     print(f"  parity     {state.parity.status:<12} {state.parity.result}")
+    left = len(state.cleanup.leftovers)
+    print(f"  cleanup    {state.cleanup.outcome:<12} {f'{left} left behind or not checked' if left else ''}".rstrip())
+    for line in state.cleanup.leftovers:
+        print(f"    {line}")
     for row in state.open_rows("escape_hatches"):
         print(f"  {row.id}: {row.hatch.question}")
 

@@ -93,6 +93,8 @@ def command(
     }
     if reference_trace is not None:
         _against(options, reference_trace, trace, trace_tolerance, as_json, asked=explain or repro is not None)
+    if trace_tolerance is not None and reference_trace is None:
+        raise InputError("--trace-tolerance is --reference-trace's", fix="give --reference-trace too")
     if repro is not None and not explain:
         raise InputError("--repro shrinks what --explain finds", fix="give --explain too")
     if repro is not None:
@@ -106,18 +108,20 @@ def command(
     proof = proof_of(**options)
     verdict = proof.run()
     told, lines, problems = verdict.to_json(), verdict.lines(), list[VaeportError]()
-    if explain and "S" in verdict.failed_gates():
+    failed = verdict.failed_gates()
+    if explain and failed & {"S", "D"}:
         with _kept(problems):
-            lines = [*_explained(proof, options, repro, told, problems), "", *lines]
+            lines = [*_explained(proof, failed, options, repro, told, problems), "", *lines]
     elif explain:
-        failed = ", ".join(sorted(verdict.failed_gates()))
-        why = f"it looks for what fails gate S, and {failed} failed" if failed else "both sides agree"
+        names = ", ".join(sorted(failed))
+        why = f"it looks for what fails gates S and D, and {names} failed" if failed else "both sides agree"
         say(f"nothing to explain{'' if repro is None else ', no repro'}: {why}")
     if trace is not None:
         from vaeport.drift.tracing import write_traces
 
         with _kept(problems):
-            lines += write_traces(proof, trace)
+            told["trace"] = write_traces(proof, trace)
+            lines += told["trace"]
     print(json.dumps(told, indent=2) if as_json else "\n".join(lines))
     for problem in problems:
         say(f"vaeport: {problem}")
@@ -139,13 +143,18 @@ def _against(
 
 
 def _explained(
-    proof: Proof, options: dict[str, Any], repro: Path | None, told: dict[str, Any], problems: list[VaeportError]
+    proof: Proof,
+    failed: set[str],
+    options: dict[str, Any],
+    repro: Path | None,
+    told: dict[str, Any],
+    problems: list[VaeportError],
 ) -> list[str]:
     """What `--explain` and `--repro` add to the lines, and to what is told as JSON."""
-    from vaeport.drift import explain
+    from vaeport.drift import explain_gates
     from vaeport.drift.repro import write_repro
 
-    explanation = explain(proof)
+    explanation = explain_gates(proof, failed)
     told["explanation"] = explanation.to_json()
     if repro is not None:
         told["repro"] = None

@@ -2,5 +2,6 @@
 
 from vaeport.drift.explain import explain
 from vaeport.drift.explanation import Explanation, Finding, UnitRow
+from vaeport.drift.gates import explain_gates
 
-__all__ = ["Explanation", "Finding", "UnitRow", "explain"]
+__all__ = ["Explanation", "Finding", "UnitRow", "explain", "explain_gates"]

@@ -10,7 +10,7 @@ from vaeport.drift.edits.edit import Edit, Scope, Undo, setting
 from vaeport.drift.edits.latents import latent_edits
 from vaeport.drift.edits.parameters import weight_edits
 from vaeport.drift.explanation import NOTHING, Explanation, Finding, UnitRow
-from vaeport.drift.forced import HALVES, Difference, Forcing, Spot, error_of
+from vaeport.drift.forced import HALVES, Difference, Forcing, Spot, Truth, error_of
 from vaeport.drift.inside import first_differing
 from vaeport.drift.pieces import in_one_piece, unlike_whole
 from vaeport.drift.prepare import Prepared, opened, prepared
@@ -33,7 +33,7 @@ def explain(
     cases       what both sides are run on, of different shapes; by default those of the proof. A change that is found
                 on one of them has to hold on the others
     given       what the reference did, if it has run already
-    seconds     for the search for one cause
+    seconds     for searches that find nothing, all together
 
     ProofError if the reference does not run.
     """
@@ -61,6 +61,8 @@ class _Explainer:
         if mended:
             self._pieces()
         self.answer.explained = self._holds()
+        if not self.answer.explained and not self.answer.findings:
+            self._finding("", "the whole run", float("inf"), None)
         self.answer.seconds["search"] = time.monotonic() - start
         return self.answer
 
@@ -124,7 +126,10 @@ class _Explainer:
         with ExitStack() as kept:
             for truth in self.given.truths:
                 kept.enter_context(truth.kept())
+            begun = time.monotonic()
             found = search(trials[0], trials[1:], reference, self.given.told, self.seconds)
+            if found.edit is None:
+                self.seconds -= time.monotonic() - begun
         finding = self._finding(place.unit, worst.spot.at, worst.error, found.edit)
         finding.operations, finding.tried, finding.remaining = operations, found.tried, found.remaining
         finding.places = (at[0] or finding.places[0], at[1] or finding.places[1])
@@ -218,10 +223,7 @@ class _Explainer:
             cut = getattr(self.vae, pieces)
             if cut is None:
                 continue
-            truth = self.given.truths[0]
-            x, layer = (truth.media, self.vae.encoder) if name == "encoder" else (truth.latent, self.vae.decoder_at())
-            axis = SAMPLES if self.vae.contract.modality == "audio" else TIME
-            worst = None if layer is None else unlike_whole(layer, x, axis, cut)
+            worst = next(filter(None, (self._unlike_whole(name, truth, cut) for truth in self.given.truths)), None)
             if worst is None:
                 continue
             path = f"{name}.{worst[0]}" if worst[0] else ""
@@ -229,6 +231,11 @@ class _Explainer:
             edit = Edit("streaming", says, path, setting("", lambda model: model, pieces, None))
             self._finding(self.given.owner(path), "in pieces", worst[1], edit).remaining = 0.0
             edit.apply(self.vae)
+
+    def _unlike_whole(self, name: str, truth: Truth, cut: tuple[int, int]) -> tuple[str, float] | None:
+        x, layer = (truth.media, self.vae.encoder) if name == "encoder" else (truth.latent, self.vae.decoder_at())
+        axis = SAMPLES if self.vae.contract.modality == "audio" else TIME
+        return None if layer is None else unlike_whole(layer, x, axis, cut)
 
     def _rows(self, found: Sequence[Difference]) -> None:
         errors: dict[str, float] = {}

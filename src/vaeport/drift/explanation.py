@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from vaeport.vae import VAE
 
-GATE = "then gate S holds"
 NOTHING = "no change that was tried mends it"
 
 
@@ -26,6 +25,7 @@ class Finding:
     operations      the first operation that differs, of both sides
     error           relative rms difference there
     remaining       after the change
+    gate            that fails by it
     """
 
     unit: str
@@ -39,6 +39,7 @@ class Finding:
     places: tuple[str, str] = ("unknown", "unknown")
     operations: tuple[str, str] | None = None
     tried: int = 0
+    gate: str = "S"
     apply: Callable[[VAE], Any] | None = field(default=None, repr=False)
 
     def fix(self, vae: VAE) -> None:
@@ -55,12 +56,12 @@ class Finding:
         at = self.unit or "the VAE's own steps"
         where = "" if self.where == "inside" else f", {self.where}"
         told = f"{self.module or 'vae'}: {self.change}" if self.module != self.unit or not self.unit else self.change
-        says = f"{told}; {GATE}" if self.cause else f"{self.change} ({self.tried} changes tried)"
+        says = f"{told}; then gate {self.gate} holds" if self.cause else f"{self.change} ({self.tried} changes tried)"
         return f"origin {at}{where} ({self.places[0]} / {self.places[1]}): {says}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict_without(self, "apply")
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.name != "apply"}
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Explanation:
                     ours, theirs = finding.operations
                     found.append(f"  first differing operation in {finding.unit or 'vae'}: {ours}; there: {theirs}")
             if not self.explained:
-                found.append("with these changes gate S does not hold yet")
+                found.append(f"with these changes gate {self.findings[0].gate} does not hold yet")
         return found + [f"left out: {text}" for text in self.left_out]
 
     def table(self) -> list[str]:
@@ -123,8 +124,3 @@ class Explanation:
             "units": [asdict(row) for row in self.units],
             "seconds": self.seconds,
         }
-
-
-def asdict_without(value: Any, *names: str) -> dict[str, Any]:
-    """The fields of a dataclass but some."""
-    return {name: getattr(value, name) for name in value.__dataclass_fields__ if name not in names}

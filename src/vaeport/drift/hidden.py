@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 _depth = 0
@@ -20,6 +21,12 @@ def hidden() -> Iterator[None]:
             yield
     finally:
         _depth -= 1
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A copy that no mode sees being made."""
+    with hidden():
+        return tensor.clone()
 
 
 def is_hidden() -> bool:

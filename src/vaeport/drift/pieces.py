@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaeport.drift.forced import LIMIT, error_of
+from vaeport.drift.hidden import copied
 from vaeport.layers import Layer, run_in_pieces, stream
 from vaeport.proof.jobs import in_float64
 from vaeport.proof.noise import drawn_noise
@@ -37,13 +38,12 @@ def unlike_whole(layer: Layer, x: Tensor, axis: int, pieces: tuple[int, int]) ->
         error = _error(layer, x, axis, pieces)
         if error <= LIMIT:
             return None
-        if _error(layer, x, axis, pieces, _joined) <= LIMIT:
-            return "", error  # no layer's: how the pieces are put together
+        joined = _error(layer, x, axis, pieces, _joined) <= LIMIT
         inputs: dict[str, Tensor] = {}
 
         def keep(path: str) -> Any:
             def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-                inputs.setdefault(path, args[0].clone())
+                inputs.setdefault(path, copied(args[0]))
 
             return hook
 
@@ -54,6 +54,8 @@ def unlike_whole(layer: Layer, x: Tensor, axis: int, pieces: tuple[int, int]) ->
         finally:
             for handle in handles:
                 handle.remove()
+        if joined:  # each layer is right: how the pieces are put together
+            return _of_another_length(layer, inputs, axis), error
         worst = "", error
         for path, y in inputs.items():
             child = layer.get_submodule(path)
@@ -66,6 +68,19 @@ def unlike_whole(layer: Layer, x: Tensor, axis: int, pieces: tuple[int, int]) ->
                     worst = path, error
                     break
         return worst
+
+
+def _of_another_length(layer: Layer, inputs: Mapping[str, Tensor], axis: int) -> str:
+    """The innermost layer that does not give as much as it says; "" if all do."""
+    found = ""
+    for path, x in inputs.items():
+        child = layer.get_submodule(path)
+        inside = path.startswith(f"{found}.") if found else bool(path)
+        if inside and isinstance(child, Layer) and x.dim() == inputs[""].dim():
+            with drawn_noise():
+                given = child(x.clone()).shape[axis]
+            found = found if child.length(x.shape[axis], axis) == given else path
+    return found
 
 
 Run = Callable[[Layer, Tensor, int, int, int], Tensor]

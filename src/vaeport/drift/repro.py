@@ -49,6 +49,8 @@ def write_repro(
     if not explanation.findings:
         what = "both sides agree" if explanation.explained else "both sides differ, but no place of it is known"
         raise InputError(f"{what}, so there is nothing to reproduce", found="no finding")
+    if explanation.findings[0].gate != "S":
+        raise InputError("only the types differ, which a script on one input does not show", found="gate D alone")
     require_free(folder)
     with tempfile.TemporaryDirectory(prefix="vaeport-repro-") as scratch:
         setting = Shrinking(options, explanation, proof, Path(scratch)).run(tries, seconds)

@@ -246,14 +246,17 @@ def search(
 def _partly(after: Sequence[Difference], trial: Trial, checks: Sequence[Trial], edit: Edit) -> float | None:
     """The worst error that is left if something is right that was not, in all cases; else None.
 
-    Nothing may be wrong that was right, unless it is made of what is mended.
+    Nothing may be wrong that was right, unless it is made of what is mended, or was not reached.
     """
     gone = set(trial.place.spots) - {d.spot for d in after}
-    hidden = any(d.raised and d.spot in gone for d in trial.place.differences)
+    raised = any(d.raised and d.spot in gone for d in trial.place.differences)
     behind = {spot for one in gone for spot in _made_of(one)}
     worst = 0.0
     for one, left in ((trial, after), *((check, _tried(edit, check)) for check in checks if gone)):
-        if left is None or not (hidden or {d.spot for d in left} <= {*one.place.spots, *behind} - gone):
+        if left is None:
+            return None
+        reached = {d.spot for d in left if raised and d.spot.at not in ("inside", "after")}
+        if not {d.spot for d in left} <= {*one.place.spots, *behind, *reached} - gone:
             return None
         worst = max(worst, *(d.error for d in left), 0.0)
     return worst if gone else None

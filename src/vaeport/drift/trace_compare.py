@@ -77,19 +77,33 @@ def compare(native: Iterable[Record], reference: Iterable[Record], pairs: Mappin
     return [row for _, row in sorted(rows, key=lambda placed: placed[0])]
 
 
-def told(rows: Sequence[Row], tolerance: float = 1e-4) -> list[str]:
-    """The first row that differs, then all rows in order, those that differ marked with `!`."""
+def differing(rows: Sequence[Row], tolerance: float) -> list[Row]:
+    """The rows that differ, but those of modules that lie in one whose own rows are the same.
+
+    Such modules are only cut otherwise: what one side does in them, the other does beside them.
+    """
     off = [row for row in rows if row.differs(tolerance)]
+    same = {row.native for row in rows} - {row.native for row in off}
+    return [row for row in off if not any(row.native.startswith(f"{around}.") for around in same)]
+
+
+def told(rows: Sequence[Row], tolerance: float = 1e-4) -> list[str]:
+    """The first row that differs, then all rows in order: those that differ marked with `!`, if only cut with `~`."""
+    off = differing(rows, tolerance)
     verdict = f"first difference: {off[0]}" if off else f"no difference above {tolerance:g}; layout is not seen by this"
-    return [verdict, *(f"{'!' if row.differs(tolerance) else ' '} {row}" for row in rows)]
+    marks = ["!" if row in off else "~" if row.differs(tolerance) else " " for row in rows]
+    return [verdict, *(f"{mark} {row}" for mark, row in zip(marks, rows, strict=True))]
 
 
 def head(rows: Sequence[Row], tolerance: float = 1e-4, most: int = 12) -> list[str]:
     """The first row that differs, then at most so many of those that do, and how many there are."""
     verdict, *table = told(rows, tolerance)
     off = [line for line in table if line.startswith("!")]
+    cut = sum(line.startswith("~") for line in table)
     more = [f"and {len(off) - most} more that differ"] if len(off) > most else []
-    return [verdict, *off[:most], *more, f"{len(rows) - len(off)} of {len(rows)} rows are the same within {tolerance:g}"]
+    same = f"{len(rows) - len(off) - cut} of {len(rows)} rows are the same within {tolerance:g}"
+    inner = f"; {cut} lie in modules that are the same, which are cut otherwise" if cut else ""
+    return [verdict, *off[:most], *more, same + inner]
 
 
 def _by_module(records: Iterable[Record], name: str) -> dict[str, Calls]:

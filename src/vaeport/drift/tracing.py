@@ -42,17 +42,8 @@ def write_traces(proof: Proof, folder: Path) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="vaeport-") as temporary:
         mapped, weights = proof.prepared(Path(temporary))
         _of_reference(proof, weights, case, reference)
-        vae = opened(proof, weights)
-        vae.encode_pieces = vae.decode_pieces = None
-        x, z = case.inputs(proof.seed)
-
-        def run() -> None:
-            with in_float64(), drawn_noise():
-                vae.encode(x.double())
-                vae.decode(z.double())
-
-        with torch.no_grad(), in_one_piece(vae):
-            write_trace(record(vae, run), folder / "native.jsonl")
+        ours = native_trace(proof, weights)
+        write_trace(ours, folder / "native.jsonl")
     theirs = read_trace(reference)
     units = units_of(mapped, {one.module for one in theirs})
     pairs = {unit.native: unit.reference for unit in units if not unit.within}
@@ -75,7 +66,6 @@ def made(folder: Path) -> Path:
 def native_trace(proof: Proof, weights: Path) -> list[Record]:
     """Encode and decode of the proof's first case on the native side, every module, in float64 and in one piece."""
     vae = opened(proof, weights)
-    vae.encode_pieces = vae.decode_pieces = None
     x, z = proof.chosen_cases[0].inputs(proof.seed)
 
     def run() -> None:
@@ -83,7 +73,8 @@ def native_trace(proof: Proof, weights: Path) -> list[Record]:
             vae.encode(x.double())
             vae.decode(z.double())
 
-    return record(vae, run)
+    with in_one_piece(vae):
+        return record(vae, run)
 
 
 def _of_reference(proof: Proof, weights: Path, case: Case, file: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaeport.drift import explain
+from vaeport.drift import explain_gates
 from vaeport.errors import VaeportError
 from vaeport.proof.prove import Proof
 
@@ -10,6 +10,6 @@ from vaeport.proof.prove import Proof
 def explanation(proof: Proof) -> list[str]:
     """Why the proof fails; a cause that cannot be looked for is told too."""
     try:
-        return explain(proof).lines()
+        return explain_gates(proof).lines()
     except VaeportError as error:
         return [f"no cause was looked for: {error}"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vaeport.drift.edits.edit import Edit, Scope, Undo
 from vaeport.drift.edits.functions import UNARY, Function, interleaved
 from vaeport.drift.edits.structure import behind, in_front
+from vaeport.drift.hidden import copied
 
 CLOSE = 1e-9
 
@@ -175,9 +176,9 @@ def _combined(path: str, word: str, a: float, terms: Sequence[tuple[str, str, fl
         def keep(other: str, end: str) -> Undo:
             source = model.get_submodule(other)
             if end == "in":
-                hook = lambda m, args: held.__setitem__((other, end), args[0].clone())  # noqa: E731
+                hook = lambda m, args: held.__setitem__((other, end), copied(args[0]))  # noqa: E731
                 return source.register_forward_pre_hook(hook).remove
-            return source.register_forward_hook(lambda m, args, out: held.__setitem__((other, end), out.clone())).remove
+            return source.register_forward_hook(lambda m, args, out: held.__setitem__((other, end), copied(out))).remove
 
         def added(x: Tensor) -> Tensor:
             if any((other, end) not in held for other, end, _ in terms):

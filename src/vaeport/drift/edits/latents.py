@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vaeport.drift.edits.edit import Edit, Scope, Undo, overriding
 from vaeport.drift.edits.fits import fits
 from vaeport.drift.edits.functions import Function
+from vaeport.drift.hidden import copied
 from vaeport.drift.pieces import in_one_piece
 from vaeport.layers import DiagonalGaussian, SoftplusGaussian
 from vaeport.vae import DecoderOutput, EncoderOutput
@@ -126,7 +127,7 @@ def _posterior(kind: type[DiagonalGaussian], change: Function) -> Callable[[nn.M
 def _through(model: Any, half: str, old: Any, x: Tensor, given: bool, args: Any, kwargs: Any) -> tuple[Any, Tensor]:
     """What a call gives, and what its network gave in it, which gets `x` itself if `given`."""
     network, seen = getattr(model, half), list[Tensor]()
-    handles = [network.register_forward_hook(lambda m, a, out: seen.append(out.clone()))]
+    handles = [network.register_forward_hook(lambda m, a, out: seen.append(copied(out)))]
     if given:
         handles.append(network.register_forward_pre_hook(lambda m, a: (x.clone(), *a[1:]), prepend=True))
     try:

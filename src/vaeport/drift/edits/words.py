@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import vaeport.layers as layers
 from vaeport.drift.edits.edit import Edit, Scope, putting, recast
 from vaeport.drift.edits.fits import differs_at_edges
+from vaeport.drift.hidden import copied
 from vaeport.layers import Barrier, Conv, Layer, PerFrame, WeightNormConv, WeightNormConvTranspose1d
 
 _IDEAS: Mapping[str, str] = MappingProxyType(
@@ -59,7 +60,7 @@ def renamed(edit: Edit, model: nn.Module, run: Callable[[], object]) -> Edit:
     if edit.cause not in {_IDEAS[word.__name__] for word in _CONVOLUTIONS}:
         return edit
     module, seen = model.get_submodule(edit.module), list[Tensor]()
-    handle = module.register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
+    handle = module.register_forward_pre_hook(lambda m, args: seen.append(copied(args[0])))
     try:
         run()
     finally:
