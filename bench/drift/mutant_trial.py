@@ -89,9 +89,11 @@ def trial(prepared: Any, mutant: Mutant, described: dict[str, Any], state: dict[
         except TimeoutError:
             emit({"hangs": True, "fault": True, "detected": True})
             return
-        emit({"oracle": vars(change), "fault": change.fault, "verdict": trial.ask_proof(prepared, None)})
+        emit({"oracle": vars(change), "fault": change.fault})
+        if trial.VERDICTS["wanted"]:
+            emit({"verdict": trial.ask_proof(prepared, None)})
         if change.fault:
-            emit(trial.judge(prepared, _nothing, places or [""], []))
+            emit(trial.judge(prepared, _nothing, places, []))
 
     return work
 

@@ -29,6 +29,26 @@ COUNTS = {"a": 500, "b": 500, "double": 140, "clean": 210, "policy": 10**6}
 Task = tuple[dict[str, Any], Work]
 
 
+def prepared_vaes(names: list[str], folder: Path, seed: int, jobs: int) -> list[Prepared]:
+    """Each in a child of its own; kept in this process, so that all later children share what the reference did."""
+
+    def work_on(name: str) -> Work:
+        def work(emit: Emit) -> None:
+            p = vaes.prepare(name, folder, seed)
+            found = trial.clean_units(p)
+            p.units = found.pop("units")
+            emit({"fails": p.verdict, "units": len(p.units), **found})
+            torch.save(p, folder / f"{name}.pt")
+
+        return work
+
+    for row in in_children((({"vae": name}, work_on(name)) for name in names), jobs, 900):
+        print(row, file=sys.stderr)
+        if row.get("fails") != []:
+            raise SystemExit(f"{row['vae']}: the clean port does not pass its own proof: {row}")
+    return [torch.load(folder / f"{name}.pt", weights_only=False) for name in names]
+
+
 def share(count: int, prepared: list[Prepared], i: int) -> int:
     """How many of `count` fall to the i-th VAE."""
     return count // len(prepared) + (i < count % len(prepared))
@@ -162,15 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     trial.explainer()  # here, so that all children have the same
     begun, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="drift-") as folder:
-        prepared = [vaes.prepare(name, Path(folder), options.seed) for name in names]
-        for p in prepared:
-            if p.verdict:
-                raise SystemExit(f"{p.name}: the clean port does not pass its own proof: {p.verdict}")
-            # in this process, so that all children share what the reference's run recorded
-            found = trial.clean_units(p)
-            p.units = found.pop("units")
-            note = {"units": len(p.units), **found}
-            print(f"{p.name}: {note}", file=sys.stderr)
+        prepared = prepared_vaes(names, Path(folder), options.seed, options.jobs)
         for population in options.population or POPULATIONS:
             count = COUNTS[population] if options.count is None else options.count
             made = (

@@ -12,7 +12,7 @@ from vaeport.drift.edits.parameters import weight_edits
 from vaeport.drift.explanation import NOTHING, Explanation, Finding, UnitRow
 from vaeport.drift.forced import HALVES, Difference, Forcing, Spot, Truth, error_of
 from vaeport.drift.inside import first_differing
-from vaeport.drift.pieces import in_one_piece, unlike_whole
+from vaeport.drift.pieces import unlike_whole
 from vaeport.drift.prepare import Prepared, opened, prepared
 from vaeport.drift.search import Place, Trial, places_of, search
 from vaeport.drift.state import left_behind, resetting, snapshot
@@ -51,16 +51,16 @@ class _Explainer:
         foreign: set[str] = set()
         self.forcings = [Forcing(proof.native, self.vae, given.units, truth, foreign) for truth in given.truths]
         self.case = 0
+        self.holds = False
 
     def run(self) -> Explanation:
         """All faults, one after the other; each is mended before the next is looked for."""
         start = time.monotonic()
         self._state()
-        with in_one_piece(self.vae):
-            mended = self._peeled()
-        if mended:
-            self._pieces()
-        self.answer.explained = self._holds()
+        mended = self._peeled()
+        self.answer.explained = self.holds or self._holds()
+        if mended and not self.answer.explained and self._pieces():
+            self.answer.explained = self._holds()
         if not self.answer.explained and not self.answer.findings:
             self._finding("", "the whole run", float("inf"), None)
         self.answer.seconds["search"] = time.monotonic() - start
@@ -83,6 +83,9 @@ class _Explainer:
             if undo is None:
                 unexplained.add(places[0].unit)
                 continue
+            self.holds = not self.answer.findings[-1].remaining and self._holds()
+            if self.holds:
+                break
             before, found = set(places[0].spots), self._differences()
             left = before & {difference.spot for difference in found}
             if left and (left == before or not self.answer.findings[-1].remaining):
@@ -202,7 +205,10 @@ class _Explainer:
         before = snapshot(self.vae)
         for half in HALVES:
             try:
-                first, second = forcing.outputs(half), forcing.outputs(half)
+                first = forcing.outputs(half)
+                if forcing.right(half, first) and not left_behind(self.vae, before):
+                    continue
+                second = forcing.outputs(half)
             except Exception:  # a wrong port may raise anything; the run between hooks says where
                 return
             worst = max(error_of(second[name], value) for name, value in first.items())
@@ -217,8 +223,9 @@ class _Explainer:
             self._finding(self.given.owner(left[0][0]), half, worst, edit).remaining = 0.0
             return
 
-    def _pieces(self) -> None:
-        """What is right as a whole may differ in pieces."""
+    def _pieces(self) -> bool:
+        """Whether what is right as a whole differs in pieces."""
+        before = len(self.answer.findings)
         for name, pieces in (("encoder", "encode_pieces"), ("decoder", "decode_pieces")):
             cut = getattr(self.vae, pieces)
             if cut is None:
@@ -231,6 +238,7 @@ class _Explainer:
             edit = Edit("streaming", says, path, setting("", lambda model: model, pieces, None))
             self._finding(self.given.owner(path), "in pieces", worst[1], edit).remaining = 0.0
             edit.apply(self.vae)
+        return len(self.answer.findings) > before
 
     def _unlike_whole(self, name: str, truth: Truth, cut: tuple[int, int]) -> tuple[str, float] | None:
         x, layer = (truth.media, self.vae.encoder) if name == "encoder" else (truth.latent, self.vae.decoder_at())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,18 +13,6 @@ from vaeport.drift.hidden import copied
 from vaeport.layers import Layer, run_in_pieces, stream
 from vaeport.proof.jobs import in_float64
 from vaeport.proof.noise import drawn_noise
-from vaeport.vae import VAE
-
-
-@contextmanager
-def in_one_piece(vae: VAE) -> Iterator[None]:
-    """Within, nothing is cut: a network that runs in pieces is not called, and its hooks are not either."""
-    before = vae.encode_pieces, vae.decode_pieces
-    vae.encode_pieces = vae.decode_pieces = None
-    try:
-        yield
-    finally:
-        vae.encode_pieces, vae.decode_pieces = before
 
 
 @torch.no_grad()

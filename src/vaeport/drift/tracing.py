@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from vaeport.drift.activations import record
 from vaeport.drift.align import units_of
 from vaeport.drift.fastvideo_trace import Record, read_trace, write_trace
-from vaeport.drift.pieces import in_one_piece
+from vaeport.drift.forced import in_one_piece
 from vaeport.drift.prepare import opened
 from vaeport.drift.trace_compare import compare, head
 from vaeport.errors import BlockedError, InputError

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from vaeport.drift.edits.edit import Edit, Scope, Undo, overriding
 from vaeport.drift.edits.fits import fits
 from vaeport.drift.edits.functions import Function
+from vaeport.drift.forced import in_one_piece
 from vaeport.drift.hidden import copied
-from vaeport.drift.pieces import in_one_piece
 from vaeport.layers import DiagonalGaussian, SoftplusGaussian
 from vaeport.vae import DecoderOutput, EncoderOutput
 
