@@ -1,0 +1,95 @@
+"""What an explanation costs at full width, in runs of the reference: `python -m bench.drift.cost [--threads 2]`.
+
+Wan 2.1 at its published widths, 5 frames of 64x64 in float64; changes are tried on one input and checked on another
+of 5 frames of 32x48. Ends in one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.drift.kinds import KINDS, Site
+from bench.drift.run import injected
+from vaeport.drift import explain
+from vaeport.proof.cases import Case
+from vaeport.proof.jobs import Job
+from vaeport.proof.prove import Proof
+from vaeport.proof.setup import proof_of
+from vaeport.vae import VAE
+
+CASES = (
+    Case("cost", (1, 3, 5, 64, 64), (1, 16, 2, 8, 8)),
+    Case("check", (1, 3, 5, 32, 48), (1, 16, 2, 4, 6)),
+)
+FAULTS = (
+    (("padding_side", "encoder.conv_in"),),
+    (("residual_scale", "decoder.levels.1.blocks.1"),),
+    (("activation_variant", "decoder.levels.2.blocks.0.main.act1", "relu"),),
+    (("attention_scale", "decoder.middle.attention.layer.main.attention", "missing"),),
+    (("upsample_with_zeros", "decoder.levels.2.resample.space.layer.nearest"),),
+    (("norm_missing", "encoder.levels.2.blocks.0.main.norm1"), ("kernel_flipped", "decoder.conv_in")),
+)
+
+
+def faulty(proof: Proof, faults: Any) -> Proof:
+    """The proof of a native side with these faults."""
+    fault = injected(*((kind, Site(path, *detail)) for kind, path, *detail in faults))
+
+    def opened(path: Path) -> VAE:
+        vae = proof.native.open(path)
+        fault(vae)
+        return vae
+
+    return replace(proof, native=replace(proof.native, open=opened))
+
+
+def reference_run(proof: Proof) -> float:
+    """Seconds of one encode and decode of the first case by the reference, when it is warm."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, weights = proof.prepared(Path(folder))
+        x, z = (t.double() for t in CASES[0].inputs(0))
+        stops = [time.monotonic() for _ in proof.reference.run(weights, [Job(str(i), x, z) for i in range(4)])]
+    return min(b - a for a, b in zip(stops[:-1], stops[1:], strict=True))
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m bench.drift.cost", description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    threads = parser.parse_args().threads
+    torch.set_num_threads(threads)
+    proof = proof_of(reference="diffusers:AutoencoderKLWan", native="wan", variant="wan2.1", dtypes=())
+    one = reference_run(proof)
+    rows = []
+    for faults in FAULTS:
+        begun = time.monotonic()
+        found = explain(faulty(proof, faults), cases=CASES)
+        seconds = time.monotonic() - begun
+        row = {
+            "faults": [f"{kind} at {path}" for kind, path, *_ in faults],
+            "said": [f"{finding.unit}: {finding.cause}" for finding in found.findings],
+            "explained": found.explained,
+            "seconds": round(seconds, 1),
+            **{name: round(value, 1) for name, value in found.seconds.items()},
+            "runs_per_fault": round(seconds / one / len(faults), 1),
+        }
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    peak = int(
+        next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1]
+    )
+    print(json.dumps({"reference_seconds": round(one, 2), "threads": threads, "cores": os.cpu_count(),
+                      "peak_gib": round(peak / 2**20, 2), "worst": max(r["runs_per_fault"] for r in rows)}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
