@@ -7,8 +7,10 @@ of 5 frames of 32x48. Ends in one JSON line.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import resource
 import tempfile
 import time
 from dataclasses import replace
@@ -17,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench.drift.kinds import KINDS, Site
+from bench.drift.kinds import Site
 from bench.drift.run import injected
 from vaeport.drift import explain
 from vaeport.proof.cases import Case
@@ -58,7 +60,7 @@ def reference_run(proof: Proof) -> float:
         _, weights = proof.prepared(Path(folder))
         x, z = (t.double() for t in CASES[0].inputs(0))
         stops = [time.monotonic() for _ in proof.reference.run(weights, [Job(str(i), x, z) for i in range(4)])]
-    return min(b - a for a, b in zip(stops[:-1], stops[1:], strict=True))
+    return min(b - a for a, b in itertools.pairwise(stops))
 
 
 def main() -> None:
@@ -84,11 +86,10 @@ def main() -> None:
         }
         rows.append(row)
         print(json.dumps(row), flush=True)
-    peak = int(
-        next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1]
-    )
-    print(json.dumps({"reference_seconds": round(one, 2), "threads": threads, "cores": os.cpu_count(),
-                      "peak_gib": round(peak / 2**20, 2), "worst": max(r["runs_per_fault"] for r in rows)}))  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    worst = max(row["runs_per_fault"] for row in rows)
+    told = {"reference_seconds": round(one, 2), "threads": threads, "cores": os.cpu_count(), "peak_gib": round(peak, 2)}
+    print(json.dumps({**told, "worst": worst}))
 
 
 if __name__ == "__main__":
