@@ -75,11 +75,13 @@ def trial(prepared: Any, mutant: Mutant, described: dict[str, Any], state: dict[
         vae = opened.double()
 
         def run() -> None:
-            with suppress(Exception):
+            try:
                 oracle.outputs(vae, prepared.inputs[0])
-                return
-            # where the encoder fails, the decoder is to be seen too
-            vae.decode(prepared.inputs[0].latent)
+            except Exception:
+                # where the encoder fails, the decoder is to be seen too
+                with suppress(Exception):
+                    vae.decode(prepared.inputs[0].latent)
+                raise
 
         with suppress(TimeoutError):
             places += with_alarm(lambda: mutation.running_in(vae, mutant.file, mutant.scope, run))

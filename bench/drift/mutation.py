@@ -9,7 +9,6 @@ import importlib.util
 import linecache
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Any
@@ -115,12 +114,20 @@ def running_in(vae: Any, file: Path, scope: str, work: Callable[[], Any]) -> lis
 
     sys.setprofile(seen)
     try:
-        # a mutant that fails has run as far as it went
-        with suppress(Exception):
-            work()
+        work()
+    except Exception:
+        # it has run as far as it went, and would have run in all that have it
+        name = scope.rpartition(".")[2]
+        found |= {p for p, m in vae.named_modules() if _code(type(m), name) == (str(file), scope)}
     finally:
         sys.setprofile(None)
     return sorted(found)
+
+
+def _code(kind: type, name: str) -> tuple[str, str] | None:
+    """(file, qualified name) of a method of a class, whichever of its bases has it."""
+    code = getattr(getattr(kind, name, None), "__code__", None)
+    return None if code is None else (code.co_filename, code.co_qualname)
 
 
 def _identity(module: Any) -> tuple[Any, ...]:

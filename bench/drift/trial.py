@@ -11,6 +11,7 @@ from typing import Any
 from bench.drift import oracle, score, sites, vaes
 from bench.drift.forking import Emit
 from bench.drift.vaes import Prepared
+from vaeport.errors import VaeportError
 from vaeport.vae import VAE
 
 VERDICTS = {"wanted": True}
@@ -50,7 +51,10 @@ def explained(prepared: Prepared, fault: Fault | None) -> tuple[dict[str, Any], 
     if explain is None:
         return {"missing": True}, []
     begun = time.monotonic()
-    found = explain(vaes.proof_of(prepared, fault, dtypes=()))
+    try:
+        found = explain(vaes.proof_of(prepared, fault, dtypes=()))
+    except VaeportError as error:
+        return {"refused": f"{type(error).__name__}: {error}"[:300]}, []
     said: dict[str, Any] = {
         "findings": [score.plain(f) for f in found.findings],
         "explained": bool(found.explained),
@@ -95,7 +99,7 @@ def judge(prepared: Prepared, fault: Fault, places: list[str], cause: list[str])
     row: dict[str, Any] = {"explain": said}
     if said.get("missing"):
         return row
-    row["detected"] = bool(findings)
+    row["detected"] = bool(findings) or "refused" in said
     first = findings[0] if findings else None
     units = prepared.units
     if places:
@@ -131,4 +135,5 @@ def clean_units(prepared: Prepared) -> dict[str, Any]:
         found = explain(vaes.proof_of(prepared, None, dtypes=()))
     except Exception as error:
         return {"units": [], "crashed": f"{type(error).__name__}: {error}"}
-    return {"units": [row.unit for row in found.units], "findings": [score.plain(f) for f in found.findings]}
+    compared = [row.unit for row in found.units if row.status != "not compared"]
+    return {"units": compared, "findings": [score.plain(f) for f in found.findings]}

@@ -67,7 +67,7 @@ class _Explainer:
         return self.answer
 
     def _peeled(self) -> bool:
-        """Whether nothing was left unexplained."""
+        """Whether all that differs was explained."""
         found = self._differences()
         self._rows(found)
         if self._weights(found):
@@ -94,6 +94,9 @@ class _Explainer:
                 self.answer.findings[-1].unexplained()
                 unexplained.add(places[0].unit)
                 found = self._differences()
+        else:
+            self.answer.left_out.append(f"what lies behind {MOST} faults")
+            return False
         return not unexplained
 
     def _differences(self) -> list[Difference]:
