@@ -10,12 +10,15 @@ from vaeport.drift.edits.edit import Edit, Scope, Undo, setting
 from vaeport.drift.edits.latents import latent_edits
 from vaeport.drift.edits.parameters import weight_edits
 from vaeport.drift.explanation import NOTHING, Explanation, Finding, UnitRow
-from vaeport.drift.forced import HALVES, Difference, Forcing, Spot, Truth, error_of
+from vaeport.drift.forced import Forcing
 from vaeport.drift.inside import first_differing
+from vaeport.drift.passage import Difference, Spot
 from vaeport.drift.pieces import unlike_whole
 from vaeport.drift.prepare import Prepared, opened, prepared
-from vaeport.drift.search import Place, Trial, places_of, search
+from vaeport.drift.search import search
 from vaeport.drift.state import left_behind, resetting, snapshot
+from vaeport.drift.trial import Place, Trial, places_of
+from vaeport.drift.truth import HALVES, Truth, error_of
 from vaeport.layers import SAMPLES, TIME
 from vaeport.proof.cases import Case
 from vaeport.proof.prove import Proof

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from vaeport.drift.prepare import within
-from vaeport.drift.search import Trial
+from vaeport.drift.trial import Trial
 from vaeport.proof.recording import Operation, Operations
 
 _CLOSE = 1e-9

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaeport.drift.forced import LIMIT, error_of
 from vaeport.drift.hidden import copied
+from vaeport.drift.truth import LIMIT, error_of
 from vaeport.layers import Layer, run_in_pieces, stream
 from vaeport.proof.jobs import in_float64
 from vaeport.proof.noise import drawn_noise

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
 from vaeport.drift.align import Unit, paths_of, units_of
-from vaeport.drift.forced import DECODE, ENCODE, Truth
+from vaeport.drift.truth import DECODE, ENCODE, Truth
 from vaeport.errors import ProofError
 from vaeport.mapping import Plan
 from vaeport.mapping.plan import Step
