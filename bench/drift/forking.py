@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vaeport.drift.memory import address_space
+
 Emit = Callable[[dict[str, Any]], None]
 Work = Callable[[Emit], None]
 MEMORY = 16 * 2**30
@@ -68,8 +70,7 @@ def fork(row: dict[str, Any], work: Work, timeout: float) -> Child:
 
 def _limit_memory() -> None:
     """A mutant that pads by millions ends with an error of its own, not of the machine."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + MEMORY
+    limit = address_space() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 

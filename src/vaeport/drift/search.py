@@ -11,10 +11,13 @@ import torch
 from vaeport.drift.candidates import edits_for
 from vaeport.drift.edits.edit import Edit
 from vaeport.drift.edits.words import renamed
+from vaeport.drift.memory import at_most
 from vaeport.drift.passage import Difference, Spot
 from vaeport.drift.trial import Trial
 from vaeport.drift.truth import STAGES
 
+_LEAST = 2 * 2**30
+"""Bytes that a change may always ask for."""
 _MORE = 4
 """How many times the changes that were tried until one mends a place are tried for one that mends the outputs too."""
 
@@ -39,6 +42,15 @@ def search(
     """
     if not trial.place.differences:  # it shows in the whole run alone
         return Answer(None, 0)
+    found = [d.found for d in trial.place.differences if d.found is not None]
+    sizes = [64 * t.nbytes for t in found] + [2048 * one.forcing.truth.media.nbytes for one in (trial, *checks)]
+    with at_most(max(_LEAST, *sizes)):
+        return _searched(trial, checks, reference_unit, told, seconds)
+
+
+def _searched(
+    trial: Trial, checks: Sequence[Trial], reference_unit: str, told: Sequence[object], seconds: float
+) -> Answer:
     deadline, tried = time.monotonic() + seconds, 0
     partly: tuple[Edit, float] | None = None
     mends: tuple[Edit, int] | None = None
