@@ -91,7 +91,7 @@ def test_a_fault(name: str, kind: str, module: str, says: str) -> None:
     assert "in bfloat16: " in finding.change
     assert finding.reference_unit
     assert all(".py:" in place for place in finding.places)
-    assert "then gate D holds" in finding.line()
+    assert "then gate D holds" in finding.line(holds=True)
 
 
 def test_the_whole_proof_passes_with_the_change_that_is_nearest_to_the_reference() -> None:

@@ -102,9 +102,9 @@ def command(
 
         require_free(repro)
     if trace is not None:
-        from vaeport.drift.tracing import made
+        from vaeport.drift.tracing import make_folder
 
-        made(trace)
+        make_folder(trace)
     proof = proof_of(**options)
     verdict = proof.run()
     told, lines, problems = verdict.to_json(), verdict.lines(), list[VaeportError]()

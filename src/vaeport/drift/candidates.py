@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -21,8 +21,21 @@ from vaeport.drift.trial import Trial
 from vaeport.drift.truth import DECODE, ENCODE
 
 
-def edits_for(trial: Trial, reference_unit: str, told: Sequence[object]) -> Iterator[Edit]:
-    """Changes to try, the likeliest first: what is told by a constant before what is only fitted."""
+def edits_for(trial: Trial, reference_unit: str, told: Sequence[object], failed: list[str]) -> Iterator[Edit]:
+    """Changes to try, the likeliest first: what is told by a constant before what is only fitted.
+
+    failed      is told which kinds of changes could not be listed
+    """
+    for source in _sources(trial, reference_unit, told):
+        try:
+            yield from source
+        except Exception as error:  # they look into modules of any kind
+            kind = getattr(source, "__name__", "changes")
+            failed.append(f"{kind} of {trial.place.unit or 'the VAE'}: {type(error).__name__}: {error}")
+
+
+def _sources(trial: Trial, reference_unit: str, told: Sequence[object]) -> Iterator[Iterable[Edit]]:
+    """Where changes come from, in order."""
     forcing, place = trial.forcing, trial.place
     first = next((d for d in place.differences if d.found is not None and d.wanted is not None), place.differences[0])
     scope = Scope(
@@ -33,28 +46,28 @@ def edits_for(trial: Trial, reference_unit: str, told: Sequence[object]) -> Iter
         first.wanted,
     )
     if not place.unit:
-        yield from config_edits(scope)
+        yield config_edits(scope)
     for difference in place.differences if not place.unit else ():
         at = difference.spot.at
         around = Scope(forcing.vae, [""], scope.hints, difference.found, difference.wanted)
         if at == "normalized":
-            yield from normalisation_edits(around, forcing.outputs("encode").get("mean"))
+            yield normalisation_edits(around, _mean(trial))
         if " " in at:
-            yield from fitted_edits(around, at)
-        yield from latent_edits(around, at)
-    yield from attribute_edits(scope)
+            yield fitted_edits(around, at)
+        yield latent_edits(around, at)
+    yield attribute_edits(scope)
     if place.unit:
         calls = calls_in(scope, trial.errors)
-        yield from call_edits(calls, scope.hints)
-        yield from structure_edits(scope)
-        yield from parameter_edits(scope)
+        yield call_edits(calls, scope.hints)
+        yield structure_edits(scope)
+        yield parameter_edits(scope)
         spot = first.spot.at if " " in first.spot.at else f"{first.spot.at} {place.unit}"
-        sources = _sources(trial)
-        yield from combined_edits(scope, spot, sources, simple=True)
-        yield from word_edits(scope)
-        yield from call_edits(calls, scope.hints, operations=True)
-        yield from combined_edits(scope, spot, sources, simple=False)
-        yield from fitted_edits(scope, spot)
+        near = _near(trial)
+        yield combined_edits(scope, spot, near, simple=True)
+        yield word_edits(scope)
+        yield call_edits(calls, scope.hints, operations=True)
+        yield combined_edits(scope, spot, near, simple=False)
+        yield fitted_edits(scope, spot)
 
 
 def modules_of(trial: Trial) -> list[str]:
@@ -86,7 +99,7 @@ def hints_of(forcing: Forcing, reference_unit: str) -> list[object]:
     return unique
 
 
-def _sources(trial: Trial) -> list[tuple[str, str, Tensor]]:
+def _near(trial: Trial) -> list[tuple[str, str, Tensor]]:
     """Tensors of the unit and its children that a residual could be."""
     forcing, found = trial.forcing, []
     near = [
@@ -103,3 +116,10 @@ def _sources(trial: Trial) -> list[tuple[str, str, Tensor]]:
                 if tensor is not None:
                     found.append((unit.native, end, tensor))
     return found
+
+
+def _mean(trial: Trial) -> Tensor | None:
+    try:
+        return trial.forcing.outputs("encode").get("mean")
+    except Exception:  # a wrong port may raise anything
+        return None

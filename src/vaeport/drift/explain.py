@@ -98,8 +98,9 @@ class _Explainer:
                 unexplained.add(places[0].unit)
                 found = self._differences()
         else:
-            self.answer.left_out.append(f"what lies behind {MOST} faults")
-            return False
+            if any(place.unit not in unexplained for place in places_of(found)):
+                self.answer.left_out.append(f"what lies behind {MOST} faults")
+                return False
         return not unexplained
 
     def _differences(self) -> list[Difference]:
@@ -137,6 +138,7 @@ class _Explainer:
                 kept.enter_context(truth.kept())
             begun = time.monotonic()
             found = search(trials[0], trials[1:], reference, self.given.told, self.seconds)
+            self.answer.left_out += found.left_out
             if found.edit is None:
                 self.seconds -= time.monotonic() - begun
         finding = self._finding(place.unit, worst.spot.at, worst.error, found.edit)
@@ -212,15 +214,16 @@ class _Explainer:
         for half in HALVES:
             try:
                 first = forcing.outputs(half)
-                if forcing.right(half, first) and not left_behind(self.vae, before):
+                left = left_behind(self.vae, before)
+                if forcing.right(half, first) and not left:
                     continue
                 second = forcing.outputs(half)
+                worst = max(error_of(second[name], value) for name, value in first.items())
+                left = left_behind(self.vae, before)
             except Exception:  # a wrong port may raise anything; the run between hooks says where
-                return
-            worst = max(error_of(second[name], value) for name, value in first.items())
+                continue
             if worst == 0.0:
                 continue
-            left = left_behind(self.vae, before)
             if not left:
                 self.answer.left_out.append(f"{half} is not deterministic: two runs differ by {worst:.2g}")
                 continue
@@ -271,6 +274,7 @@ class _Explainer:
                     if not forcing.right(half):
                         return False
                 except Exception as error:  # a wrong port may raise anything
-                    self.answer.left_out.append(f"{half} does not run: {type(error).__name__}: {error}")
+                    says = f"{half} does not run: {type(error).__name__}: {error}"
+                    self.answer.left_out = [*(s for s in self.answer.left_out if s != says), says]
                     return False
         return True

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from vaeport.proof.verdict import finite
 from vaeport.vae import VAE
 
 NOTHING = "no change that was tried mends it"
@@ -25,7 +26,9 @@ class Finding:
     operations      the first operation that differs, of both sides
     error           relative rms difference there
     remaining       after the change
+    tried           changes
     gate            that fails by it
+    apply           makes the change
     """
 
     unit: str
@@ -51,12 +54,13 @@ class Finding:
         """Takes the cause back."""
         self.cause, self.change, self.module, self.remaining, self.apply = None, NOTHING, self.unit, None, None
 
-    def line(self) -> str:
-        """One line: place, cause, and the proof of it."""
+    def line(self, holds: bool = False) -> str:
+        """One line: place, cause, and what the change does: with it, and with those before it, the gate `holds`."""
         at = self.unit or "the VAE's own steps"
         where = "" if self.where == "inside" else f", {self.where}"
         told = f"{self.module or 'vae'}: {self.change}" if self.module != self.unit or not self.unit else self.change
-        says = f"{told}; then gate {self.gate} holds" if self.cause else f"{self.change} ({self.tried} changes tried)"
+        then = f"then gate {self.gate} holds" if holds else "then it agrees there"
+        says = f"{told}; {then}" if self.cause else f"{self.change} ({self.tried} changes tried)"
         return f"origin {at}{where} ({self.places[0]} / {self.places[1]}): {says}"
 
     def to_json(self) -> dict[str, Any]:
@@ -78,10 +82,11 @@ class UnitRow:
 class Explanation:
     """The answer.
 
-    findings    in the order of execution; empty when both sides agree
-    explained   with all changes gate S holds, on inputs that the search did not use
+    findings    in the order in which they were mended; empty when both sides agree
+    explained   with all changes the gate holds in every case
     left_out    what was not compared, and why
-    units       every aligned unit
+    units       the aligned units
+    seconds     that the reference, the search and the types took
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -96,7 +101,8 @@ class Explanation:
             compared = sum(row.status == "same" for row in self.units)
             found = [f"no unit differs ({compared} of {len(self.units)} compared)"]
         else:
-            found = [finding.line() for finding in self.findings]
+            *others, last = self.findings
+            found = [*(finding.line() for finding in others), last.line(self.explained)]
             for finding in self.findings:
                 if finding.operations:
                     ours, theirs = finding.operations
@@ -107,6 +113,8 @@ class Explanation:
 
     def table(self) -> list[str]:
         """Every unit that differs, and how many do not."""
+        if not self.units:
+            return []
         rows = [row for row in self.units if row.status != "same"]
         width = max((len(row.unit) for row in rows), default=0)
         lines = [
@@ -117,10 +125,12 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {
-            "findings": [finding.to_json() for finding in self.findings],
-            "explained": self.explained,
-            "left_out": self.left_out,
-            "units": [asdict(row) for row in self.units],
-            "seconds": self.seconds,
-        }
+        return finite(
+            {
+                "findings": [finding.to_json() for finding in self.findings],
+                "explained": self.explained,
+                "left_out": self.left_out,
+                "units": [asdict(row) for row in self.units],
+                "seconds": self.seconds,
+            }
+        )

@@ -11,16 +11,23 @@ from vaeport.drift.explanation import Explanation
 from vaeport.proof.prove import Proof
 
 
-def explain_gates(proof: Proof, gates: Collection[str] = ("S", "D")) -> Explanation:
-    """Of those of the two gates that may have failed: the function first, its types if the function is the same.
+def explain_gates(proof: Proof, failed: Collection[str] | None = None) -> Explanation:
+    """Why gate S fails; where the function is the same, why gate D does.
+
+    failed      the gates that are known to have failed; None: each of the two may have
 
     ProofError if the reference does not run.
     """
-    explanation = explain(proof) if "S" in gates else Explanation()
-    if "D" in gates and proof.dtypes and explanation.explained and not explanation.findings:
+    asked = {"S", "D"} if failed is None else set(failed)
+    explanation = explain(proof) if "S" in asked else Explanation()
+    if "D" in asked and proof.dtypes and explanation.explained and not explanation.findings:
         begun = time.monotonic()
         findings = explain_casts(proof)
         explanation.findings += findings
         explanation.explained = all(finding.cause is not None for finding in findings)
         explanation.seconds["types"] = time.monotonic() - begun
+    if failed is not None and not explanation.findings:
+        explanation.explained = False
+        gates = " and ".join(sorted(asked))
+        explanation.left_out.append(f"gate {gates} failed, by something that is not run here, such as the round trip")
     return explanation

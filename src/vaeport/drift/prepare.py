@@ -100,7 +100,9 @@ def prepared(proof: Proof, cases: Sequence[Case] | None = None) -> Iterator[Prep
         folder, start = Path(name), time.monotonic()
         mapped, weights = proof.prepared(folder)
         chosen = [case for case in cases or _cases(proof) if case.skip is None]
-        inputs = [tuple(t.double() for t in case.inputs(proof.seed + i)) for i, case in enumerate(chosen)]
+        if not chosen:
+            raise ProofError("no case is run", found="all are skipped", fix="name a case that both sides can run")
+        inputs = [tuple(t.double() for t in case.inputs(proof.seed)) for case in chosen]
         paths = paths_of(mapped)
         jobs = [
             Job(case.name, x, z, units=paths, folder=str(folder / str(i)))
@@ -116,10 +118,10 @@ def prepared(proof: Proof, cases: Sequence[Case] | None = None) -> Iterator[Prep
 
 
 def _cases(proof: Proof) -> tuple[Case, ...]:
-    """Those of the proof, and more where they are too few to try on one what was found on another."""
-    own = proof.chosen_cases
-    contract = proof.template.contract
-    return (*(own if len(own) > 1 else cases_of(contract)), *uneven_cases(contract))
+    """Those of the proof, and more: what was found on one is tried on others."""
+    own, contract = proof.chosen_cases, proof.template.contract
+    more = (*(cases_of(contract) if len(own) == 1 else ()), *uneven_cases(contract))
+    return (*own, *(case for case in more if case.name not in {known.name for known in own}))
 
 
 def _told(proof: Proof) -> Iterator[Any]:
@@ -130,7 +132,7 @@ def _told(proof: Proof) -> Iterator[Any]:
 
 
 def opened(proof: Proof, weights: Path) -> VAE:
-    """The native side as users open it, in float64."""
+    """The native side as users open it, in float64 on the CPU."""
     vae = proof.native.open(weights)
-    nn.Module.to(vae, torch.float64)
+    nn.Module.to(vae, "cpu", torch.float64)
     return vae.eval().requires_grad_(False)

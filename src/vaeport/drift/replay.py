@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vaeport.drift.forced import in_one_piece
+from vaeport.drift.truth import STAGES, error_of
 from vaeport.proof.draw import draw_state
-from vaeport.proof.gates import same_function
 from vaeport.proof.jobs import in_float64
 from vaeport.proof.precision import ClampTap
 from vaeport.proof.recording import first_tensor
@@ -34,8 +35,6 @@ from vaeport.runtime.load import load_as
 from vaeport.runtime.tiling import tiled
 from vaeport.vae import VAE
 
-OUTPUTS = {"encode": ("moments", "mean", "std", "normalized"), "decode": ("unclamped", "decoded")}
-"""Of each half, in the order in which one is made of the other."""
 Tensors = Mapping[str, Tensor]
 
 
@@ -69,15 +68,15 @@ def errors(vae: VAE, case: Mapping[str, Any], tensors: Tensors) -> Iterator[tupl
         except Exception as error:  # a wrong port may raise anything
             yield f"{unit} raises {type(error).__name__}: {error}", float("inf")
     for turn in ("", ", second run"):
-        for half, names in OUTPUTS.items():
+        for half, names in STAGES.items():
             kept = [name for name in names if f"{half}.{name}" in tensors]
             try:
                 outputs = run(vae, half, media, latent, case["normalized"]) if kept else {}
+                found = [(f"{half} {name}{turn}", error_of(outputs[name], tensors[f"{half}.{name}"])) for name in kept]
             except Exception as error:
                 yield f"{half}{turn} raises {type(error).__name__}: {error}", float("inf")
                 continue
-            for name in kept:
-                yield f"{half} {name}{turn}", error_of(outputs[name], tensors[f"{half}.{name}"])
+            yield from found
 
 
 @torch.no_grad()
@@ -116,38 +115,13 @@ def calls(
 
     module = vae.get_submodule(unit)
     with ExitStack() as stack:
-        stack.enter_context(_whole(vae))
+        stack.enter_context(in_one_piece(vae))
         # before hooks that count the calls of the module's forward, and change one of them
         stack.callback(module.register_forward_pre_hook(entered, prepend=True).remove)
         stack.callback(module.register_forward_hook(left).remove)
         stack.enter_context(suppress(_SeenError))
         run(vae, "encode" if unit.startswith("encoder") else "decode", media, latent)
     return found
-
-
-@contextmanager
-def _whole(vae: VAE) -> Iterator[None]:
-    """Runs in one piece: hooks see modules that are called, and pieces go through `step`."""
-    names = ("encode_pieces", "decode_pieces")
-    before = {name: getattr(vae, name) for name in names}
-    for name in names:
-        setattr(vae, name, None)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(vae, name, value)
-
-
-def error_of(found: Tensor, wanted: Tensor) -> float:
-    """Gate S's figure: the relative rms difference of the worst slice."""
-    if found.shape != wanted.shape or not found.isfinite().all():
-        return float("inf")
-    while found.dim() < 3:
-        found, wanted = found.unsqueeze(1), wanted.unsqueeze(1)
-    if found.dim() > 5:
-        found, wanted = found.flatten(4), wanted.flatten(4)
-    return same_function("", found, wanted).figure
 
 
 def _numbered(tensors: Tensors, name: str) -> list[Tensor]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors.torch import save
 
+from vaeport.checkpoint.files import reading
 from vaeport.drift import repro_script
 from vaeport.drift.explanation import Explanation
 from vaeport.drift.repro_case import smallest
@@ -81,14 +82,16 @@ def write_repro(
 
 
 def require_free(folder: Path) -> None:
-    """InputError for a folder that holds something, or a name that cannot be a folder's. Writes nothing."""
-    if folder.is_dir():
-        if any(folder.iterdir()):
-            found = ", ".join(sorted(one.name for one in folder.iterdir())[:3])
-            fix = "name a new one"
-            raise InputError("the folder holds something; nothing was written", where=folder, found=found, fix=fix)
-        return
-    taken = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
+    """InputError for a folder that holds something, or a name that cannot be a folder's. Writes nothing.
+
+    BlockedError if the system does not let us look.
+    """
+    with reading(folder):
+        held = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+        taken = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
+    if held:
+        found, fix = ", ".join(held[:3]), "name a new one"
+        raise InputError("the folder holds something; nothing was written", where=folder, found=found, fix=fix)
     if taken is not None:
         raise InputError("no folder can be here; nothing was written", where=folder, found=f"{taken} is a file")
 

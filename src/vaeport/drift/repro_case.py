@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from vaeport.drift.explanation import Finding
 from vaeport.drift.prepare import Prepared, prepared
 from vaeport.drift.shrink import Setting, published, template
 from vaeport.drift.smaller import small_cases
-from vaeport.errors import InputError, VaeportError
+from vaeport.drift.truth import STAGES
+from vaeport.errors import InputError, ProofError, VaeportError
 from vaeport.proof.gates import SAME_FUNCTION
 from vaeport.proof.importing import import_object
 from vaeport.proof.seeded import gains
@@ -45,15 +47,17 @@ class Stored:
 def smallest(setting: Setting, native: str) -> Stored:
     """The smallest case at which the native class, built as the script does, differs, and its mended copy does not.
 
-    A case in which the unit alone shows it goes before one in which only the halves do. InputError if there is none.
+    A case in which the unit alone shows it goes before one in which only the halves do. InputError if there is none;
+    ProofError if the class cannot be built and loaded as the script does, or its copy not be mended.
     """
     wanted, second = setting.answer.findings[0], None
     for case in small_cases(template(setting.proof).contract, setting.proof.chosen_cases):
-        try:
-            with prepared(setting.proof, (case,)) as given:
-                stored = _stored(setting, given, native)
-        except VaeportError:  # too short for the reference
-            continue
+        with ExitStack() as stack:
+            try:
+                given = stack.enter_context(prepared(setting.proof, (case,)))
+            except VaeportError:  # too short for the reference
+                continue
+            stored = _stored(setting, given, native)
         shows = _shows(stored, setting, native)
         if shows and (wanted.unit in ("", shows) or wanted.where in _ONLY_WHOLE):
             return stored
@@ -82,10 +86,10 @@ def _stored(setting: Setting, given: Prepared, native: str) -> Stored:
         "shapes": {key: list(t.shape) for key, t in sorted(load_file(given.weights).items())},
     }
     tensors = {"media": truth.media, "latent": truth.latent}
-    for half, names in replay.OUTPUTS.items():
+    for half, names in STAGES.items():
         tensors |= {f"{half}.{name}": truth.outputs[name] for name in names if name in truth.outputs}
     if finding.unit:
-        vae = mended(replay.opened(case, native), setting)
+        vae = mended(_opened(case, native), setting)
         tensors |= _unit_tensors(vae, given, finding)
     return Stored(case, {name: tensors[name].clone(memory_format=torch.contiguous_format) for name in sorted(tensors)})
 
@@ -108,17 +112,40 @@ def _unit_tensors(vae: VAE, given: Prepared, finding: Finding) -> dict[str, Tens
 
 
 def mended(vae: VAE, setting: Setting) -> VAE:
-    """With all changes that were found, in place."""
+    """With all changes that were found, in place. ProofError if one cannot be made."""
     for finding in setting.answer.findings:
-        finding.fix(vae)
+        try:
+            finding.fix(vae)
+        except Exception as error:  # a change is made for the class as it was when it was explained
+            raise ProofError(
+                "the change that was found cannot be made in the native class, imported anew",
+                where=finding.unit or "the VAE's own steps",
+                expected=finding.change,
+                found=f"{type(error).__name__}: {error}",
+                fix="put what is changed after loading into its source",
+            ) from error
     return vae
+
+
+def _opened(case: Mapping[str, Any], native: str) -> VAE:
+    try:
+        return replay.opened(case, native)
+    except VaeportError:
+        raise
+    except Exception as error:  # a wrong port may raise anything
+        raise ProofError(
+            "the native class cannot be built and loaded at the size of the script",
+            where=native,
+            found=f"{type(error).__name__}: {error}",
+            fix="give a configuration that it can be built at with --config",
+        ) from error
 
 
 def _shows(stored: Stored, setting: Setting, native: str) -> str:
     """What fails first; "" if nothing does, or something is left in the mended copy although all is explained."""
-    found = _failing(replay.opened(stored.case, native), stored)
+    found = _failing(_opened(stored.case, native), stored)
     if found and setting.answer.explained:
-        return "" if _failing(mended(replay.opened(stored.case, native), setting), stored) else found
+        return "" if _failing(mended(_opened(stored.case, native), setting), stored) else found
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,11 +24,12 @@ _MORE = 4
 
 @dataclass
 class Answer:
-    """The change that mends a place, or None; how many were tried; what was left of the error."""
+    """The change that mends a place, or None; how many were tried; what was left of the error; what was not tried."""
 
     edit: Edit | None
     tried: int
     remaining: float | None = None
+    left_out: list[str] = field(default_factory=list)
 
 
 def search(
@@ -55,8 +56,12 @@ def _searched(
     partly: tuple[Edit, float] | None = None
     mends: tuple[Edit, int] | None = None
     blind = [check for check in checks if not check.compared]
-    for edit in edits_for(trial, reference_unit, told):
-        if time.monotonic() > deadline or (mends and tried > _MORE * mends[1]):
+    left_out: list[str] = []
+    for edit in edits_for(trial, reference_unit, told, left_out):
+        if time.monotonic() > deadline:
+            left_out.append(f"changes of {trial.place.unit or 'the VAE'} that were not reached in {seconds:.0f} s")
+            break
+        if mends and tried > _MORE * mends[1]:
             break
         tried += 1
         after = _tried(edit, trial)
@@ -72,7 +77,7 @@ def _searched(
         return Answer(renamed(mends[0], trial.forcing.vae, trial.errors), tried, 0.0)
     if partly is not None:
         return Answer(partly[0], tried, partly[1])
-    return Answer(None, tried)
+    return Answer(None, tried, left_out=left_out)
 
 
 def _partly(after: Sequence[Difference], trial: Trial, checks: Sequence[Trial], edit: Edit) -> float | None:

@@ -1,4 +1,4 @@
-"""`shrunk`: the smallest configuration found at which an explanation still says the same of both sides."""
+"""`Shrinking`: the smallest configuration found at which an explanation still says the same of both sides."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def published(arch: VAEArchConfig) -> dict[str, Any]:
 
 
 def alike(found: Finding, wanted: Finding) -> bool:
-    """The same cause in the same unit, or in one of the same name at another level."""
+    """The same cause, or any where none is known of `wanted`, in the same unit or one of its name at another level."""
     same_cause = wanted.cause is None or found.cause == wanted.cause
     return same_cause and _unnumbered(found.unit) == _unnumbered(wanted.unit)
 

@@ -83,7 +83,7 @@ MOVES: tuple[Move, ...] = (narrower, fewer_latents, fewer_blocks, fewer_levels)
 
 
 def small_cases(contract: LatentContract, others: Sequence[Case]) -> Iterator[Case]:
-    """One sample of the shortest legal lengths, then of longer ones, then `others`; at most as large as the largest."""
+    """One sample of the shortest legal lengths, then of longer ones, then `others` that are not skipped, by size."""
     shortest = [1 - axis.offset for axis in contract.axes]
     longer = [[n + (i == j) for j, n in enumerate(shortest)] for i in range(len(shortest))]
     shapes = []

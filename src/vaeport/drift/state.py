@@ -14,7 +14,7 @@ Snapshot = Mapping[str, Mapping[str, Any]]
 
 
 def snapshot(model: nn.Module) -> Snapshot:
-    """All attributes of all modules that are no weights, hooks or modules."""
+    """All attributes and buffers of all modules that are no weights, hooks or modules."""
     return {path: {name: _copied(value) for name, value in _plain(module)} for path, module in model.named_modules()}
 
 
@@ -53,7 +53,7 @@ _OWN = {"training", "_parameters", "_buffers", "_modules", "_non_persistent_buff
 def _plain(module: nn.Module) -> list[tuple[str, Any]]:
     return [
         (name, value)
-        for name, value in vars(module).items()
+        for name, value in (*vars(module).items(), *module.named_buffers(recurse=False))
         if name not in _OWN and "_hooks" not in name and not callable(value)
     ]
 
@@ -61,6 +61,8 @@ def _plain(module: nn.Module) -> list[tuple[str, Any]]:
 def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
+    if type(value) is dict:
+        return {key: _copied(v) for key, v in value.items()}
     return type(value)(_copied(v) for v in value) if type(value) in (list, tuple) else value
 
 
@@ -69,4 +71,6 @@ def _equal(a: Any, b: Any) -> bool:
         return a.shape == b.shape and bool((a == b).all())
     if type(a) in (list, tuple) and type(a) is type(b):
         return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    if type(a) is dict and type(b) is dict:
+        return a.keys() == b.keys() and all(_equal(value, b[key]) for key, value in a.items())
     return type(a) is type(b) and (a is b or (not isinstance(a, Tensor) and bool(a == b)))

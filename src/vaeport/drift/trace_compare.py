@@ -26,6 +26,8 @@ class Row:
     tensor, step, call  of the native side, where it has one; call counts from 0, None where all calls were joined
     stats               name -> (native, reference, relative difference)
     notes               what else differs, and what could not be compared
+    dtypes              of the reference's tensor, None where its trace does not say
+    tolerance           its own, which goes before any other
     """
 
     native: str
@@ -35,6 +37,8 @@ class Row:
     call: int | None
     stats: Mapping[str, tuple[float, float, float]]
     notes: tuple[str, ...] = ()
+    dtypes: tuple[str | None, ...] = ()
+    tolerance: float | None = None
 
     @property
     def difference(self) -> float:
@@ -42,8 +46,8 @@ class Row:
         return max((row[2] for row in self.stats.values()), default=math.nan)
 
     def differs(self, tolerance: float) -> bool:
-        """Whether it is further off than that, or says nothing."""
-        return not self.difference <= tolerance
+        """Whether it is further off than its own tolerance, else than that one, or says nothing."""
+        return not self.difference <= (tolerance if self.tolerance is None else self.tolerance)
 
     def __str__(self) -> str:
         """One line."""
@@ -90,7 +94,8 @@ def differing(rows: Sequence[Row], tolerance: float) -> list[Row]:
 def told(rows: Sequence[Row], tolerance: float = 1e-4) -> list[str]:
     """The first row that differs, then all rows in order: those that differ marked with `!`, if only cut with `~`."""
     off = differing(rows, tolerance)
-    verdict = f"first difference: {off[0]}" if off else f"no difference above {tolerance:g}; layout is not seen by this"
+    none = f"no difference above {_shown(rows, tolerance)}; layout is not seen by this"
+    verdict = f"first difference: {off[0]}" if off else none
     marks = ["!" if row in off else "~" if row.differs(tolerance) else " " for row in rows]
     return [verdict, *(f"{mark} {row}" for mark, row in zip(marks, rows, strict=True))]
 
@@ -101,9 +106,15 @@ def head(rows: Sequence[Row], tolerance: float = 1e-4, most: int = 12) -> list[s
     off = [line for line in table if line.startswith("!")]
     cut = sum(line.startswith("~") for line in table)
     more = [f"and {len(off) - most} more that differ"] if len(off) > most else []
-    same = f"{len(rows) - len(off) - cut} of {len(rows)} rows are the same within {tolerance:g}"
+    same = f"{len(rows) - len(off) - cut} of {len(rows)} rows are the same within {_shown(rows, tolerance)}"
     inner = f"; {cut} lie in modules that are the same, which are cut otherwise" if cut else ""
     return [verdict, *off[:most], *more, same + inner]
+
+
+def _shown(rows: Sequence[Row], tolerance: float) -> str:
+    """The tolerance, or the least and the greatest."""
+    used = {tolerance if row.tolerance is None else row.tolerance for row in rows} or {tolerance}
+    return " to ".join(f"{one:g}" for one in sorted({min(used), max(used)}))
 
 
 def _by_module(records: Iterable[Record], name: str) -> dict[str, Calls]:
@@ -127,8 +138,10 @@ def _rows(native: str, reference: str, ours: Calls, theirs: Calls) -> Iterator[t
         elif len(a) == len(b):
             for call, ((place, one), (_, other)) in enumerate(zip(a, b, strict=True)):
                 number = call if len(a) > 1 else None
-                yield place, Row(native, reference, tensor, step, number, *side_by_side([one], [other]))
+                found = side_by_side([one], [other])
+                yield place, Row(native, reference, tensor, step, number, *found, dtypes=(other.dtype,))
         else:
             stats, notes = side_by_side([one for _, one in a], [one for _, one in b])
             notes = (f"{len(a)} calls here, {len(b)} there: joined", *notes)
-            yield a[-1][0], Row(native, reference, tensor, step, None, stats, notes)
+            dtypes = tuple(dict.fromkeys(one.dtype for _, one in b))
+            yield a[-1][0], Row(native, reference, tensor, step, None, stats, notes, dtypes)

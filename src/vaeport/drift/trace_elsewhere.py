@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -9,16 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from vaeport.checkpoint.files import exists, reading
 from vaeport.checkpoint.text import listing
 from vaeport.drift.align import paths_of, units_of
 from vaeport.drift.fastvideo_trace import Record, read_trace, write_trace
 from vaeport.drift.trace_compare import compare, differing
-from vaeport.drift.trace_comparison import TraceComparison
-from vaeport.drift.tracing import TOLERANCE, made, native_trace
+from vaeport.drift.trace_comparison import TraceComparison, allowed
+from vaeport.drift.tracing import NATIVE, first_case, make_folder, native_trace
 from vaeport.errors import InputError, ProofError
 from vaeport.mapping import Plan, plan
+from vaeport.media.atomic import atomic
 from vaeport.media.files import writing
 from vaeport.proof.calling import Convention
 from vaeport.proof.draw import draw_state
@@ -27,9 +33,8 @@ from vaeport.proof.seeded import gains
 from vaeport.proof.setup import proof_of
 from vaeport.runtime.reading import weight_shapes
 
-TOLERANCES = {"torch.float64": TOLERANCE, "torch.bfloat16": 0.05, "torch.float16": 0.01}
-"""By the type that the reference ran in; the native side runs in float64."""
-TOLERANCE_ELSE = 1e-4
+_OF_A_RUN = ("adapter", "capture", "convention", "reference_python")
+"""Options of a reference that is run."""
 _FIX = """run the reference's encode on `media` and its decode on `latent` of {folder}/inputs.safetensors,
        with the weights {weights}, write its activation trace, and name that"""
 
@@ -39,34 +44,44 @@ def against_trace(
 ) -> TraceComparison:
     """Runs the native side on the first case of a proof, in float64, and compares it with the reference's trace `file`.
 
-    options     as for `proof_of`; the reference is not imported
+    options     as for `proof_of`, but for those of a reference that is run; it is not even imported
     folder      gets `inputs.safetensors` (media, latent) and, if they are drawn, `weights.LAYOUT.safetensors`, which
-                the trace has to be made with; then `native.jsonl`
-    tolerance   relative difference; by default what the type that the trace was made in allows
+                the trace has to be made with; then `native.jsonl`. What is there already and is not the same stays
+    tolerance   relative difference; by default what the types in the trace allow
 
-    ProofError for a trace that is absent or malformed, or that has no module in common with the native model.
+    ProofError for a trace that is absent or malformed, or that has no module in common with the native model, and for a
+    native side that does not run. InputError for options that cannot be followed, and for files in the way.
     """
     if tolerance is not None and not 0 <= tolerance < 1:
         raise InputError("not a tolerance of a relative difference", found=tolerance, expected="0 <= tolerance < 1")
+    if given := [name for name in _OF_A_RUN if options.get(name) is not None]:
+        names = ", ".join("--call-args" if name == "convention" else f"--{name.replace('_', '-')}" for name in given)
+        fix = f"leave {names} out, or the trace"
+        raise InputError("the reference is not run where there is a trace of it", found=names, fix=fix)
+    if folder is not None and os.path.realpath(file) == os.path.realpath(folder / NATIVE):
+        fix = "give the reference's trace another name"
+        raise InputError("the native side's trace would be written over the reference's", where=file, fix=fix)
     proof = proof_of(**{**options, "convention": Convention(), "adapter": None, "capture": Path("not read")})
     plans = _plans(proof)
     with tempfile.TemporaryDirectory(prefix="vaeport-") as temporary:
-        place = made(folder or Path(temporary))
-        if folder is not None and not file.exists():
+        place = make_folder(folder or Path(temporary), without=())
+        if folder is not None and not exists(file):
             files = dict.fromkeys(str(_given(proof, one, place)) for one in plans)
             fix = _FIX.format(folder=folder, weights=" or ".join(files))
             raise ProofError("no trace here yet; the inputs for it are written", where=file, fix=fix)
-        theirs = read_trace(file)
+        with reading(file):
+            theirs = read_trace(file)
         mapped, theirs = _understood(plans, theirs, file)
         weights = _given(proof, mapped, place)
         ours = native_trace(proof, weights)
         if folder is not None:
-            write_trace(ours, folder / "native.jsonl")
+            write_trace(ours, folder / NATIVE)
     modules = dict.fromkeys(one.module for one in theirs)
     pairs = _pairs(mapped, modules)
     rows = compare(ours, theirs, pairs)
     if tolerance is None:
-        tolerance = max(TOLERANCES.get(str(one.dtype), TOLERANCE_ELSE) for one in theirs)
+        rows = allowed(rows)
+        tolerance = max(row.tolerance or 0.0 for row in rows)
     found = TraceComparison(rows, tolerance, [name for name in modules if name and name not in pairs.values()])
     if rows[0] in differing(rows, tolerance):
         note = "the first unit differs already: was the trace made with these inputs and weights?"
@@ -83,16 +98,38 @@ def _plans(proof: Proof) -> list[Plan]:
 
 def _given(proof: Proof, mapped: Plan, folder: Path) -> Path:
     """Writes the inputs, and the weights if they are drawn; returns the path of the weights."""
-    x, z = proof.chosen_cases[0].inputs(proof.seed)
-    with writing(folder, InputError):
-        save_file({"media": x, "latent": z}, folder / "inputs.safetensors")
-        if proof.weights is not None:
-            return proof.weights
-        shapes = {block.key: step.stored_shape(block) for step in mapped.steps for block in step.blocks}
-        scale = gains(mapped, clamped=proof.template.contract.clamp is not None)
-        weights = folder / f"weights.{mapped.layout.name}.safetensors"
-        save_file(draw_state(shapes, proof.seed, scale={**scale, **proof.scale}), weights)
+    x, z = first_case(proof).inputs(proof.seed)
+    _kept({"media": x, "latent": z}, folder / "inputs.safetensors")
+    if proof.weights is not None:
+        return proof.weights
+    shapes = {block.key: step.stored_shape(block) for step in mapped.steps for block in step.blocks}
+    scale = gains(mapped, clamped=proof.template.contract.clamp is not None)
+    weights = folder / f"weights.{mapped.layout.name}.safetensors"
+    _kept(draw_state(shapes, proof.seed, scale={**scale, **proof.scale}), weights)
     return weights
+
+
+def _kept(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Writes the file if there is none. InputError if there is one that holds anything else, which stays."""
+    if not exists(file):
+        with atomic(file, InputError) as partial, writing(file, InputError, SafetensorError):
+            save_file(dict(tensors), partial)
+        return
+    try:
+        with reading(file):
+            found = load_file(file)
+    except SafetensorError:
+        found = {}
+    same = found.keys() == tensors.keys() and all(
+        found[name].dtype == one.dtype and torch.equal(found[name], one) for name, one in tensors.items()
+    )
+    if not same:
+        raise InputError(
+            "the folder holds this file of another proof; nothing was written over it",
+            where=file,
+            expected="no such file, or that of the same model, seed and case",
+            fix="name another folder with --trace, or give the options that the folder was made with",
+        )
 
 
 def _understood(plans: Sequence[Plan], theirs: Sequence[Record], file: Path) -> tuple[Plan, list[Record]]:

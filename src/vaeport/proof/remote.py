@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from vaeport.proof.precision import Health
 from vaeport.proof.sides import ReferenceSide, hash_files
 
 
-class StaleCaptureError(Exception):
+class StaleCaptureError(ProofError):
     """Captures on disk were made with other weights, inputs or arguments."""
 
 
@@ -107,11 +107,14 @@ class RemoteSide:
                 _lend(jobs, kept)
             yield from _read(folder, found)
 
-    def _kept(self, jobs: Iterable[Job], digest: str) -> Path | None:
-        """Where the captures of these jobs are kept: those of modules, of which there may be several sets, apart."""
-        if self.folder is None or all(job.folder is None for job in jobs):
-            return self.folder
-        return self.folder / f"units-{digest[:16]}"
+    def _kept(self, jobs: Sequence[Job], digest: str) -> Path | None:
+        """Where the captures of these jobs are kept: apart from the gates' own those that explain, in many sets."""
+        if self.folder is not None and any(job.folder is not None for job in jobs):
+            return self.folder / f"units-{digest[:16]}"
+        # the gates ask for outputs too
+        if self.folder is not None and jobs and all(job.rows is not None for job in jobs):
+            return self.folder / f"types-{digest[:16]}"
+        return self.folder
 
     def ask(self, question: str, **arguments: Any) -> dict[str, Any]:
         """What `function(side, **arguments)` gives there, as JSON; `question` is "module:function" of this package."""

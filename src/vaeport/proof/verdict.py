@@ -62,8 +62,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; figures that are no numbers become strings."""
-        data = {"format": FORMAT, "passed": bool(self), **asdict(self)}
-        return json.loads(json.dumps(data, default=str), parse_constant=str)  # type: ignore[no-any-return]
+        return finite({"format": FORMAT, "passed": bool(self), **asdict(self)})
 
     def to_text(self) -> str:
         """The JSON text in which a verdict is kept; the same verdict always gives the same text."""
@@ -95,3 +94,8 @@ class Verdict:
             mark = "" if row.passed else "  <- fails"
             out.append(f"  {row.gate:<16} {row.output:<12} {row.figure:>9.2g} {row.limit:>9.2g}  {where}{mark}")
         return out + [f"  note: {note}" for note in self.notes]
+
+
+def finite(data: dict[str, Any]) -> dict[str, Any]:
+    """Plain data as JSON knows it: infinity and what is no number become strings."""
+    return json.loads(json.dumps(data, default=str), parse_constant=str)  # type: ignore[no-any-return]

@@ -77,12 +77,18 @@ def all_of(changes: Iterable[Callable[[nn.Module], Undo]]) -> Callable[[nn.Modul
     parts = tuple(changes)
 
     def apply(model: nn.Module) -> Undo:
-        undo = [part(model) for part in parts]
+        undo: list[Undo] = []
 
         def back() -> None:
             for one in reversed(undo):
                 one()
 
+        try:
+            for part in parts:
+                undo.append(part(model))
+        except BaseException:
+            back()  # half of a change is none
+            raise
         return back
 
     return apply

@@ -24,7 +24,7 @@ def latent_edits(scope: Scope, at: str) -> Iterator[Edit]:
     if scope.found is not None and scope.wanted is not None:
         fitting = list(fits(scope.found, scope.wanted))
         cause = fitting[0][0] if fitting else _kind_of(scope.found, scope.wanted)
-        for name, says, function in fitting if not at.startswith("before") else ():
+        for name, says, function in fitting if not at.startswith("before") and at != "std" else ():
             yield Edit(name, f"{at}: {says}", "", _output(at, function))
     if at in ("mean", "std", "moments"):
         for kind in (DiagonalGaussian, SoftplusGaussian):

@@ -159,11 +159,11 @@ def replacing(path: str, name: str, transform: Transform) -> Callable[[nn.Module
         module = model.get_submodule(path)
         table: dict[str, Any] = module._buffers if name in module._buffers else module._parameters
         before: Any = table.get(name)
-        missing, shadow = name not in table, name in vars(module)
-        hidden = vars(module).pop(name, None)
         made = transform(torch.empty(0) if before is None else before.detach())
         if before is not None:
             made = made.to(before)
+        missing, shadow = name not in table, name in vars(module)
+        hidden = vars(module).pop(name, None)
         table[name] = made if table is module._buffers else nn.Parameter(made.contiguous(), requires_grad=False)
 
         def undo() -> None:

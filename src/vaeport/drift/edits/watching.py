@@ -110,7 +110,7 @@ def watching(model: nn.Module, path: str, mode: Calls) -> Undo:
     for child in module.children():
         handles.append(child.register_forward_pre_hook(pause, prepend=True))
         handles.append(child.register_forward_hook(go_on, always_call=True))
-    bind = getattr(module, "bind", None)
+    bind, held = getattr(module, "bind", None), vars(module).get("bind")
     if bind is not None and not list(module.children()):
 
         def bound(*args: Any) -> Any:
@@ -126,6 +126,8 @@ def watching(model: nn.Module, path: str, mode: Calls) -> Undo:
         for handle in handles:
             handle.remove()
         vars(module).pop("bind", None)
+        if held is not None:
+            vars(module)["bind"] = held
 
     return undo
 

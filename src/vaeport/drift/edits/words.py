@@ -70,10 +70,13 @@ def renamed(edit: Edit, model: nn.Module, run: Callable[[], object]) -> Edit:
     # long enough for an inside that no end reaches
     least = 96 if seen[0].dim() == 3 else 16
     x = seen[0].repeat(1, 1, *(-(-least // n) for n in seen[0].shape[2:]))
-    with torch.no_grad():
-        before = module(x)
-        with edit.applied(model):
-            after = module(x)
+    try:
+        with torch.no_grad():
+            before = module(x)
+            with edit.applied(model):
+                after = module(x)
+    except Exception:  # it runs on nothing else than what it was given
+        return edit
     if not differs_at_edges(before, after):
         return edit
     return replace(edit, cause="padding mode", change=f"{edit.change}, which pads otherwise")
