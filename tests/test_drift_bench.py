@@ -71,6 +71,7 @@ def test_there_are_enough_kinds() -> None:
     assert all(kind.cause for kind in KINDS.values())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_changes_the_function(kind: str, folder: Path) -> None:
     for name in SMALLEST:
@@ -82,6 +83,7 @@ def test_a_kind_changes_the_function(kind: str, folder: Path) -> None:
     pytest.fail("it changes nothing at its first site of any VAE")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_correct_variant_changes_nothing(variant: str, folder: Path) -> None:
     for name in SMALLEST:

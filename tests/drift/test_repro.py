@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from vaeport.drift import repro
 from vaeport.drift.explain import explain
 from vaeport.drift.explanation import Explanation
 from vaeport.drift.replay import errors, opened
-from vaeport.drift.repro import MOST_BYTES, write_repro
-from vaeport.drift.shrink import template
-from vaeport.errors import InputError
+from vaeport.drift.repro import MOST_BYTES, require_free, write_repro
+from vaeport.drift.repro_case import mended, smallest
+from vaeport.drift.shrink import Setting, template
+from vaeport.errors import BlockedError, InputError, ProofError
 from vaeport.models.autoencoder_kl import AutoencoderKL
 from vaeport.proof.cases import cases_of
 from vaeport.proof.gates import SAME_FUNCTION
@@ -194,6 +196,49 @@ def test_a_folder_in_use_stays_as_it_is(port: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds something"):
         write_repro(*port, used)
     assert contents(used) == {"notes": b"mine"}
+
+
+def test_a_name_that_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(BlockedError, match="cannot be read"):
+        require_free(tmp_path / ("x" * 300))
+
+
+def test_what_is_no_tensor_differs_infinitely() -> None:
+    vae = nn.Module.to(narrow.drawn("autoencoder_kl"), torch.float64)
+    vae.normalize = lambda mean: None  # type: ignore[assignment, method-assign, return-value]
+    (_, shortest, _) = cases_of(vae.contract)
+    media, latent = shortest.inputs(0)
+    tensors = {"media": media, "latent": latent, "encode.normalized": latent}
+    found = dict(errors(vae, {"unit": "", "normalized": False}, tensors))
+    assert set(found.values()) == {float("inf")}
+    assert next(iter(found)).startswith("encode raises AttributeError: ")
+
+
+def test_a_change_that_cannot_be_made_is_told(port: Any) -> None:
+    options, answer = port
+
+    def absent(vae: Any) -> None:
+        vae.get_submodule("decoder.somewhere_else")
+
+    proof = proof_of(**options)
+    findings = [replace(answer.findings[0], apply=absent)]
+    setting = Setting(narrow.KL, proof, Explanation(findings), 0, None)
+    with pytest.raises(ProofError, match="cannot be made") as error:
+        mended(template(proof), setting)
+    assert str(error.value.found).startswith("AttributeError: ")
+    assert error.value.where == "decoder.norm_out"
+
+
+def test_a_class_that_cannot_be_built_anew_is_told(port: Any, sources: Path) -> None:
+    options, answer = port
+    proof = proof_of(**options)
+    (source,) = sources.glob("port_*.py")
+    anew = sources / f"un{source.name}"
+    anew.write_text(source.read_text("utf-8").replace("eps=1e-5)", "eps=1e-5, no_such=1)"), "utf-8")
+    setting = Setting(narrow.KL, proof, answer, 0, None)
+    with pytest.raises(ProofError, match="cannot be built and loaded") as error:
+        smallest(setting, f"{anew}:Broken")
+    assert "no_such" in str(error.value.found)
 
 
 def test_no_difference_no_script(tmp_path: Path) -> None:

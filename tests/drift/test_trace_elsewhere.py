@@ -14,7 +14,8 @@ from tests.drift.broken_ports import EPS, Fault, options_of
 from tests.drift.reference_traces import left_by_diffusers
 from vaeport.drift.fastvideo_trace import Record, read_trace, write_trace
 from vaeport.drift.trace_elsewhere import against_trace
-from vaeport.errors import InputError, ProofError
+from vaeport.errors import BlockedError, InputError, ProofError
+from vaeport.proof.calling import Convention
 
 WIDE = replace(EPS, source=EPS.source.replace("eps=1e-5", "eps=0.1"))
 """a difference that statistics show"""
@@ -89,3 +90,65 @@ def test_another_models_trace_is_refused(tmp_path: Path) -> None:
 def test_tolerances_that_are_none(tolerance: float, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a tolerance"):
         against_trace(options(tmp_path), tmp_path / "trace.jsonl", tolerance=tolerance)
+
+
+def test_the_tolerance_is_that_of_the_types_up_to_a_row(given: Path, tmp_path: Path) -> None:
+    """A type of whole numbers loosens nothing, and bfloat16 nothing that comes before it, or in the other half."""
+    types = {"decoder.conv_norm_out": "torch.bfloat16", "encoder.conv_in": "torch.int64"}
+    whole = left_by_diffusers(narrow.KL, given, tmp_path / "trace.jsonl")
+    mixed = [replace(one, dtype=types.get(one.module, one.dtype)) for one in whole]
+    write_trace(mixed, tmp_path / "mixed.jsonl")
+    found = against_trace(options(tmp_path), tmp_path / "mixed.jsonl")
+    loose = [row.native for row in found.rows if row.tolerance == 0.05]
+    assert loose == ["decoder.norm_out", "decoder.conv_out"]
+    assert {row.tolerance for row in found.rows if row.native not in loose} == {1e-6}
+    assert found.lines()[0].startswith("no difference above 1e-06 to 0.05;")
+    first = replace(mixed[0], stats={name: 1.001 * value for name, value in mixed[0].stats.items()})
+    write_trace([first, *mixed[1:]], tmp_path / "off.jsonl")
+    off = against_trace(options(tmp_path), tmp_path / "off.jsonl")
+    assert off.lines()[0].startswith(f"first difference: {off.rows[0].native} / {mixed[0].module} ")
+
+
+def test_what_the_folder_holds_is_never_written_over(given: Path, tmp_path: Path) -> None:
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in given.iterdir()}
+    left_by_diffusers(narrow.KL, given, tmp_path / "trace.jsonl")
+    assert against_trace(options(tmp_path), tmp_path / "trace.jsonl", folder=given)
+    with pytest.raises(InputError, match="of another proof") as refused:
+        against_trace({**options(tmp_path), "seed": 1}, tmp_path / "trace.jsonl", folder=given)
+    assert refused.value.where == given / "inputs.safetensors"
+    assert "--trace" in (refused.value.fix or "")
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in before} == before
+    (given / "inputs.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match="of another proof"):
+        against_trace(options(tmp_path), tmp_path / "absent.jsonl", folder=given)
+    assert (given / "inputs.safetensors").read_bytes() == b"torn"
+
+
+def test_the_references_trace_is_never_written_over(given: Path, tmp_path: Path) -> None:
+    whole = left_by_diffusers(narrow.KL, given, given / "native.jsonl")
+    (tmp_path / "link.jsonl").symlink_to(given / "native.jsonl")
+    for name in (given / "native.jsonl", given / ".." / "given" / "native.jsonl", tmp_path / "link.jsonl"):
+        with pytest.raises(InputError, match="over the reference's"):
+            against_trace(options(tmp_path), name, folder=given)
+    assert read_trace(given / "native.jsonl") == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"),
+    [
+        ("adapter", Path("adapter.py"), "--adapter"),
+        ("capture", Path("kept"), "--capture"),
+        ("convention", Convention(), "--call-args"),
+        ("reference_python", "python", "--reference-python"),
+    ],
+)
+def test_options_of_a_reference_that_is_run_are_refused(name: str, value: Any, option: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the reference is not run") as refused:
+        against_trace({**options(tmp_path), name: value}, tmp_path / "trace.jsonl", folder=tmp_path / "given")
+    assert refused.value.found == option
+    assert not (tmp_path / "given").exists()
+
+
+def test_a_name_that_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(BlockedError, match="cannot be read"):
+        against_trace(options(tmp_path), tmp_path / ("x" * 300))

@@ -22,7 +22,9 @@ from vaeport.port.parity import read_layout
 SCRAMBLED = ("kl", "kl16", "wan", "oobleck")
 OPEN = {"kl": 2, "kl16": 2, "wan": 2, "oobleck": 0}
 """choices that a graph leaves open: queries and keys, of encoder and decoder"""
-each = pytest.mark.parametrize("case", SCRAMBLED)
+each = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.full] * (case == "wan")) for case in SCRAMBLED]
+)
 
 
 def driven(case: str, seed: int, *, hard: bool) -> Driven:
@@ -75,6 +77,7 @@ def test_values_decide_what_the_graph_leaves_open() -> None:
     assert {failure.name for failure in verdict.failures} >= {"same function"}
 
 
+@pytest.mark.full
 def test_a_class_under_its_own_names_has_the_registered_layout() -> None:
     _, config = CASES["wan"]
     derived = drive("diffusers:AutoencoderKLWan", config).derived()

@@ -139,6 +139,7 @@ def test_a_port_ends_in_a_pass_that_is_no_skip(ported: tuple[Path, PortState, li
     assert [stub.module for stub in state.stubs] == ["not_installed_anywhere"]
 
 
+@pytest.mark.full
 def test_the_component_folder_is_loaded_by_its_class_name(ported: tuple[Path, PortState, list[str]]) -> None:
     root, state, _ = ported
     folder = root / state.conversion.converted_component_dir
@@ -148,6 +149,7 @@ def test_the_component_folder_is_loaded_by_its_class_name(ported: tuple[Path, Po
     assert json.loads((folder / "config.json").read_text())["scaling_factor"] == pytest.approx(0.3611)
 
 
+@pytest.mark.full
 def test_every_view_is_sound(ported: tuple[Path, PortState, list[str]]) -> None:
     root, state, _ = ported
     packets = [*root.glob("ports/narrow_vae/*.yaml"), root / state.status_file]
@@ -157,6 +159,7 @@ def test_every_view_is_sound(ported: tuple[Path, PortState, list[str]]) -> None:
     assert str(root) not in (root / state.parity.test).read_text()
 
 
+@pytest.mark.full
 def test_the_cleanup_gate_is_checked_at_every_hand_over(ported: tuple[Path, PortState, list[str]]) -> None:
     root, state, _ = ported
     asked, handoff = of_file(root), of_file(root).path("component_skill_handoff.yaml")
@@ -186,6 +189,7 @@ def test_the_cleanup_gate_is_checked_at_every_hand_over(ported: tuple[Path, Port
     assert (code, state.cleanup.outcome, state.steps.handoff.status) == (0, "pass", "complete")
 
 
+@pytest.mark.full
 def test_the_test_that_was_written_is_formatted(ported: tuple[Path, PortState, list[str]]) -> None:
     root, state, _ = ported
     done = subprocess.run(
@@ -198,6 +202,7 @@ def test_the_test_that_was_written_is_formatted(ported: tuple[Path, PortState, l
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.full
 def test_a_second_run_keeps_what_holds(mapped: Path) -> None:
     said: list[str] = []
     state, _ = Port(request(until="map"), said.append).run()
@@ -211,6 +216,7 @@ def test_a_second_run_keeps_what_holds(mapped: Path) -> None:
     assert json.loads(request().path("native_keys.json").read_text())
 
 
+@pytest.mark.full
 def test_an_edited_conversion_is_made_anew_and_the_request_stays(mapped: Path) -> None:
     state, _ = Port(request(until="convert")).run()
     (config,) = mapped.glob("ports/narrow_vae/converted/vae/config.json")
@@ -223,6 +229,7 @@ def test_an_edited_conversion_is_made_anew_and_the_request_stays(mapped: Path) -
     assert row.request.failing_keys == ("ports/narrow_vae/converted/vae/config.json",)
 
 
+@pytest.mark.full
 def test_a_killed_run_goes_on(mapped: Path) -> None:
     (mapped / "args.json").write_text(json.dumps(KL16.to_published()))
     request().path("map.json").unlink()
@@ -244,6 +251,7 @@ def test_a_killed_run_goes_on(mapped: Path) -> None:
     assert "map: kept" not in done.stderr
 
 
+@pytest.mark.full
 def test_two_runs_on_one_port_never_mix(mapped: Path) -> None:
     asked = request()
     with PortStore(asked.path("port_state.json")), pytest.raises(BlockedError, match="another run") as refused:
@@ -251,6 +259,7 @@ def test_two_runs_on_one_port_never_mix(mapped: Path) -> None:
     assert str(os.getpid()) in str(refused.value.found)
 
 
+@pytest.mark.full
 def test_a_checkpoint_of_another_variant_is_refused(mapped: Path) -> None:
     save_file(draw_state(shapes(reference(KL16.replace(latent_channels=8))), 0), "official.safetensors")
     with pytest.raises(KeyMismatchError, match="another variant") as refused:
@@ -259,6 +268,7 @@ def test_a_checkpoint_of_another_variant_is_refused(mapped: Path) -> None:
     assert not (mapped / "ports/narrow_vae/converted").exists()
 
 
+@pytest.mark.full
 def test_unknown_keys_are_dropped_by_name_and_reason_alone(mapped: Path) -> None:
     checkpoint(mapped, **{"loss.logvar": torch.zeros(1)})
     layout, arch = read_layout(request().path("weight_map.py")), KL16
@@ -275,6 +285,7 @@ def test_unknown_keys_are_dropped_by_name_and_reason_alone(mapped: Path) -> None
     assert load(folder).arch == arch
 
 
+@pytest.mark.full
 def test_without_a_checkpoint_it_stops_before_the_conversion(mapped: Path) -> None:
     state, code = Port(request(weights=None, until="official")).run()
     assert code == 0
@@ -285,6 +296,7 @@ def test_without_a_checkpoint_it_stops_before_the_conversion(mapped: Path) -> No
         port.convert()
 
 
+@pytest.mark.full
 def test_constants_that_the_code_leaves_to_its_caller_are_asked_for(tmp_path: Path) -> None:
     source = tmp_path / "sd.py"
     source.write_text(

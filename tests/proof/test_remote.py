@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,25 @@ def test_captures_are_those_of_this_process_and_are_kept(file: Path, tmp_path: P
     kept = RemoteSide(f"{file}:VAE", {"width": 2}, python=None, folder=folder)
     [again] = kept.run(weights, [job()])
     assert torch.equal(again.outputs["mean"], here.outputs["mean"])
-    with pytest.raises(StaleCaptureError):
+    with pytest.raises(StaleCaptureError, match="remove it") as stale:
         list(kept.run(drawn(file, 1), [job()]))
+    assert isinstance(stale.value, ProofError), "whoever tells errors tells this one"
+
+
+def test_types_that_explain_are_kept_apart_from_what_the_gates_took(file: Path, tmp_path: Path) -> None:
+    weights, folder = drawn(file, 0), tmp_path / "captures"
+    typed = replace(job(), dtype=torch.float32, rounded=torch.float32, rows=("down",))
+    gates = [job(), replace(typed, name="D")]
+    list(side(file, folder).run(weights, gates))
+    [far] = side(file, folder).run(weights, [typed])
+    assert far.error is None
+    assert far.signature
+    kept = RemoteSide(f"{file}:VAE", {"width": 2}, python=None, folder=folder)
+    [again] = kept.run(weights, [typed])
+    assert again.signature == far.signature
+    assert "mean" in next(kept.run(weights, gates)).outputs
+    with pytest.raises(BlockedError, match="modules yet"):
+        list(kept.run(weights, [replace(typed, rows=("up",))]))
 
 
 def test_errors_arrive_with_their_parts(file: Path, tmp_path: Path) -> None:
