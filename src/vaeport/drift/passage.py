@@ -167,9 +167,8 @@ class Passage:
                 at = "inside" if leaf else "after"
                 spot = Spot(self.unit.native, at) if self.fits else Spot(self.stack[-1], f"around {self.unit.native}")
                 self.found.append(Difference(spot, error, y, wanted))
-        elif self.mode == FORCE and self.fits:
+        elif self.mode == FORCE and self.fits and (calls := self.run.truth.calls(self.unit.reference, "out")):
             self.found.append(Difference(Spot(self.unit.native, "after"), float("inf"), y, None, "another shape"))
-            calls = self.run.truth.calls(self.unit.reference, "out")
             if len(calls) == 1 and calls[0].dim() == y.dim():
                 return calls[0].clone()
         return wanted if self.mode != OPEN else None
