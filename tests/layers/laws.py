@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vaeport.layers import Layer
+from vaeport.layers import Barrier, Layer
 
 STREAMED = 1e-12
 """rms difference between streamed and whole, in float64"""
@@ -143,3 +143,31 @@ def assert_needs(layer: Layer, x: Tensor, axis: int, *, tight: bool = True) -> N
             assert all(first <= i < last for i in found), told
             if tight:
                 assert [first, last] == [found[0], found[-1] + 1] if found else first >= last, told
+
+
+def assert_local(layer: Layer, x: Tensor, axis: int) -> None:
+    """For every interval of outputs: the inputs that it needs, from a whole multiple of the rate on, give it."""
+    y, rate = layer(x), layer.rate(axis)
+    n, outputs = x.shape[axis], y.shape[axis]
+    assert outputs, "a layer without outputs shows nothing"
+    for start in range(outputs):
+        for stop in range(start + 1, outputs + 1):
+            needed = layer.needs((start, stop), axis)
+            assert needed is not None
+            first, last = max(needed[0], 0), min(needed[1], n)
+            first -= first % rate.denominator
+            part, skip = layer(x.narrow(axis, first, last - first)), start - int(first * rate)
+            found = part.narrow(axis, skip, stop - start)
+            assert difference(found, y.narrow(axis, start, stop - start)) <= STREAMED, (start, stop)
+
+
+def assert_settles(barrier: Barrier, x: Tensor, axis: int, cutting: Cutting) -> None:
+    """Settled on the notes of all pieces, a barrier gives each piece its part of the whole, also in a stream."""
+    pieces = [piece for piece in x.split(cutting.sizes, axis) if piece.shape[axis]]
+    settled = barrier.settled([barrier.note(piece) for piece in pieces], axis)
+    starts = [sum(piece.shape[axis] for piece in pieces[:i]) for i in range(len(pieces))]
+    found = [settled.at(start)(piece) for start, piece in zip(starts, pieces, strict=True)]
+    assert difference(torch.cat(found, axis), barrier(x)) <= STREAMED
+    again = streamed(settled, x, axis, cutting)
+    assert again is not None
+    assert difference(again, barrier(x)) <= STREAMED

@@ -13,7 +13,9 @@ from torch import Tensor
 from tests.layers.laws import (
     STREAMED,
     Cutting,
+    assert_local,
     assert_needs,
+    assert_settles,
     assert_streams,
     cuttings,
     difference,
@@ -30,6 +32,7 @@ from vaeport.layers import (
     Chain,
     ChannelRMSNorm,
     Conv,
+    FrameCausalAttention,
     GroupNorm,
     Identity,
     Layer,
@@ -41,6 +44,14 @@ from vaeport.layers import (
     stream,
 )
 
+
+class Mean(Barrier):
+    """A barrier that knows no shorter note than the piece."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean()
+
+
 LAYERS: list[tuple[Layer, tuple[int, ...], int]] = [
     *((layer, (1, 4, 5, 4, 6), axis) for axis in (TIME, HEIGHT, WIDTH) for layer in (Identity(), SiLU())),
     *((ChannelRMSNorm(4), (1, 4, 5, 4, 6), axis) for axis in (TIME, HEIGHT, WIDTH)),
@@ -50,7 +61,12 @@ LAYERS: list[tuple[Layer, tuple[int, ...], int]] = [
     (Snake(4), (1, 4, 9), SAMPLES),
     (GroupNorm(4, 2), (1, 4, 9), SAMPLES),
 ]
-for _layer, _, _ in LAYERS:
+BARRIERS: list[tuple[Barrier, tuple[int, ...], int]] = [
+    *((layer, shape, axis) for layer, shape, axis in LAYERS if isinstance(layer, Barrier)),
+    *((FrameCausalAttention(4), (1, 4, 3, 4, 6), axis) for axis in (TIME, HEIGHT, WIDTH)),
+    (Mean(), (1, 4, 5, 4), HEIGHT),
+]
+for _layer, _, _ in (*LAYERS, *BARRIERS):
     filled(_layer)
 
 
@@ -65,6 +81,31 @@ def test_streams(layer: Layer, shape: tuple[int, ...], axis: int, data: st.DataO
 @pytest.mark.parametrize(("layer", "shape", "axis"), LAYERS)
 def test_needs(layer: Layer, shape: tuple[int, ...], axis: int) -> None:
     assert_needs(layer, normal(*shape), axis)
+
+
+@pytest.mark.parametrize(("layer", "shape", "axis"), [case for case in LAYERS if not isinstance(case[0], Barrier)])
+def test_is_local(layer: Layer, shape: tuple[int, ...], axis: int) -> None:
+    assert_local(layer, normal(*shape), axis)
+
+
+@pytest.mark.parametrize(("layer", "shape", "axis"), BARRIERS)
+@given(data=st.data())
+@settings(max_examples=8)
+def test_barriers_settle(layer: Barrier, shape: tuple[int, ...], axis: int, data: st.DataObject) -> None:
+    assert_settles(layer, normal(2, *shape[1:]), axis, data.draw(cuttings(shape[axis]) | st.just(singles(shape[axis]))))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_settled_norm_is_as_exact_as_the_norm(dtype: torch.dtype) -> None:
+    """Also far from zero, where sums of squares would cancel."""
+    layer = GroupNorm(64).requires_grad_(False)
+    x = (normal(2, 64, 24, 16) + 30).to(dtype)
+    truth = layer.double()(x.double())
+    layer = layer.to(dtype)
+    pieces = x.split((7, 9, 8), HEIGHT)
+    found = layer.settled([layer.note(piece) for piece in pieces], HEIGHT)(x)
+    assert found.dtype is dtype
+    assert difference(found, truth) <= 1.5 * difference(layer(x), truth)
 
 
 def test_barrier_waits_for_the_last_piece() -> None:

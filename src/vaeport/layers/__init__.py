@@ -18,6 +18,7 @@ from vaeport.layers.layer import (
     Conditions,
     Identity,
     Layer,
+    Settled,
     run_in_pieces,
     stream,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "RepeatChannels",
     "RepeatFrames",
     "SelfAttention",
+    "Settled",
     "SharedLogvar",
     "Shuffle",
     "SiLU",

@@ -6,6 +6,8 @@ They carry `step`, `length` and `needs` from the layers to the whole model, whic
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
+from math import prod
 
 import torch
 from torch import Tensor
@@ -84,6 +86,10 @@ class Chain(Layer):
             interval = None if interval is None else layer.needs(interval, axis)
         return interval
 
+    def rate(self, axis: int) -> Fraction:
+        """The product of all rates."""
+        return prod((layer.rate(axis) for layer in self.layers), start=Fraction(1))
+
 
 class Add(Layer):
     """y = main(x) + shortcut(x); in a stream the branch that is ahead waits for the other."""
@@ -113,7 +119,11 @@ class Add(Layer):
 
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
         """The hull of both branches."""
-        return _hull(self.main.needs(outputs, axis), self.shortcut.needs(outputs, axis))
+        return hull(self.main.needs(outputs, axis), self.shortcut.needs(outputs, axis))
+
+    def rate(self, axis: int) -> Fraction:
+        """Both branches have the same."""
+        return self.main.rate(axis)
 
 
 class SplitFirst(Layer):
@@ -169,7 +179,7 @@ class SplitFirst(Layer):
         """Output 0 needs frame 0; output k is output k-1 of `rest`."""
         start, stop = outputs
         if axis != TIME:
-            return _hull(self.first.needs(outputs, axis), self.rest.needs(outputs, axis))
+            return hull(self.first.needs(outputs, axis), self.rest.needs(outputs, axis))
         if stop <= 1:
             return 0, 1
         rest = self.rest.needs((max(start, 1) - 1, stop - 1), axis)
@@ -177,7 +187,11 @@ class SplitFirst(Layer):
             return None
         # frames before `rest` begins are its own padding, not frame 0
         shifted = (max(rest[0], 0) + self.skip, rest[1] + self.skip)
-        return _hull((0, 1), shifted) if start < 1 else shifted
+        return hull((0, 1), shifted) if start < 1 else shifted
+
+    def rate(self, axis: int) -> Fraction:
+        """That of `rest`."""
+        return self.rest.rate(axis)
 
 
 class PerFrame(Layer):
@@ -189,7 +203,7 @@ class PerFrame(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, D, T, H', W']."""
-        return _unfold(self.layer(_fold(x)), x.shape[0])
+        return unfold(self.layer(fold(x)), x.shape[0])
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """In time every frame is alone; along other axes the image layer's own step."""
@@ -197,8 +211,8 @@ class PerFrame(Layer):
             return (None if x is None else self(x)), None
         batch, inner = state or (0, None)
         batch = batch if x is None else x.shape[0]
-        y, inner = self.layer.step(None if x is None else _fold(x), inner, last, axis)
-        return (None if y is None else _unfold(y, batch)), (batch, inner)
+        y, inner = self.layer.step(None if x is None else fold(x), inner, last, axis)
+        return (None if y is None else unfold(y, batch)), (batch, inner)
 
     def length(self, n: int, axis: int) -> int:
         """As many frames out as in; along other axes the image layer's."""
@@ -208,16 +222,23 @@ class PerFrame(Layer):
         """A frame needs itself; along other axes what the image layer needs."""
         return outputs if axis == TIME else self.layer.needs(outputs, axis)
 
+    def rate(self, axis: int) -> Fraction:
+        """One in time; along other axes the image layer's."""
+        return Fraction(1) if axis == TIME else self.layer.rate(axis)
 
-def _fold(x: Tensor) -> Tensor:
+
+def fold(x: Tensor) -> Tensor:
+    """[B, C, T, H, W] -> [B * T, C, H, W]."""
     return x.transpose(1, 2).flatten(0, 1)
 
 
-def _unfold(x: Tensor, batch: int) -> Tensor:
+def unfold(x: Tensor, batch: int) -> Tensor:
+    """The inverse of `fold`."""
     return x.view(batch, -1, *x.shape[1:]).transpose(1, 2)
 
 
-def _hull(a: Interval | None, b: Interval | None) -> Interval | None:
+def hull(a: Interval | None, b: Interval | None) -> Interval | None:
+    """The smallest interval that holds both; None is everything."""
     return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
 
 

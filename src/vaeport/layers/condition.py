@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Self
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeport.layers.combine import Chain
-from vaeport.layers.layer import TIME, Barrier, Chunk, Conditions, Interval, Layer, State
+from vaeport.layers.layer import TIME, Barrier, Chunk, Conditions, Interval, Layer, Settled, State
 from vaeport.layers.random import standard_normal
 
 
@@ -88,7 +89,7 @@ class SpatialNoise(Barrier):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W], same shape."""
-        return self._added(x, self._noise(x))
+        return self.added(x, self._noise(x))
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """In time all pieces get the same map, which is the state; along other axes it waits, to draw it whole."""
@@ -97,17 +98,41 @@ class SpatialNoise(Barrier):
         if x is None:
             return None, state
         noise = self._noise(x) if state is None else state
-        return self._added(x, noise), noise
+        return self.added(x, noise), noise
 
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
         """A frame needs itself; along other axes all inputs, with which the map is drawn."""
         return outputs if axis == TIME else None
 
+    def note(self, x: Tensor) -> Tensor:
+        """How large the piece is: one channel of one frame."""
+        return x[:1, :1, :1]
+
+    def settled(self, notes: Sequence[Tensor], axis: int) -> Settled:
+        """With the whole map."""
+        return SettledNoise(self, self._noise(torch.cat(tuple(notes), axis)), axis)
+
     def _noise(self, x: Tensor) -> Tensor:
         return standard_normal(x.shape[-2:], x, self.generator)
 
-    def _added(self, x: Tensor, noise: Tensor) -> Tensor:
+    def added(self, x: Tensor, noise: Tensor) -> Tensor:
+        """x with `noise`, a map of its own height and width."""
         return x + (noise * self.scale[:, None, None])[:, None]
+
+
+class SettledNoise(Settled):
+    """Noise whose map [H, W] is drawn."""
+
+    layer: SpatialNoise
+
+    def __init__(self, layer: SpatialNoise, noise: Tensor, axis: int) -> None:
+        super().__init__(axis)
+        self.__dict__["layer"] = layer  # no child: its weights are another's
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W], same shape."""
+        return self.layer.added(x, self.noise.narrow(self.axis, self.start, x.shape[self.axis]))
 
 
 class Conditioned(Chain):

@@ -6,6 +6,7 @@ y[o] = bias + sum_k weight[k] * x[o * stride - before + k * dilation]        zer
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
 from typing import Any
 
@@ -140,6 +141,10 @@ class Conv(Layer):
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
         """The inputs under the windows."""
         return self.window(axis).needs(outputs)
+
+    def rate(self, axis: int) -> Fraction:
+        """One in `stride`."""
+        return Fraction(1, self.stride[axis])
 
 
 class WeightNormConv(Conv):

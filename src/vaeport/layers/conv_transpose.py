@@ -5,6 +5,8 @@ y[i * stride - crop + k] += weight[k] * x[i]        the first and last `crop` ou
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,3 +72,7 @@ class WeightNormConvTranspose1d(Layer):
         """Inputs whose kernels touch the outputs."""
         start, stop = outputs
         return -((self.kernel - 1 - start - self.crop) // self.stride), (stop - 1 + self.crop) // self.stride + 1
+
+    def rate(self, axis: int) -> Fraction:
+        """`stride` for each."""
+        return Fraction(self.stride)

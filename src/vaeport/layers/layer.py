@@ -4,6 +4,7 @@ A layer is a function of a tensor `[B, C, *axes]`. Along each of its axes it sta
 
     length(n, axis)             how many outputs n inputs give
     needs((a, b), axis)         which inputs the outputs a..b-1 depend on; None means all of them
+    rate(axis)                  outputs per input
     step(x, state, last, axis)  the same function, fed piece by piece: `-> (y, state)`
 
 State goes in and comes out; a layer stores nothing in itself. `state is None` means that nothing has arrived yet: the
@@ -11,16 +12,21 @@ layer is at its origin and applies its edge rule there. A state is handed over: 
 memory, so it serves once. Pieces are `None` when empty: a piece that is too short to yield an output gives `None`, and
 `x=None` with `last=True` flushes what is still buffered. Streamed equals whole, for any cutting into pieces.
 
+Away from its edges a layer is the same everywhere: fed with the inputs from some position on, it gives the outputs from
+`rate` times that position on, all but those at the cut that need what was cut off. So bands and shards of an image are
+plain calls. What sees all positions (a `Barrier`) takes notes of every piece first, and is local once it is settled.
+
 Axes are counted from the end, so that they keep their number when frames are folded into the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +73,10 @@ class Layer(nn.Module):
         """Inputs `[start, stop)` that `outputs` depend on, not clipped to the tensor; None: all inputs."""
         return outputs
 
+    def rate(self, axis: int) -> Fraction:
+        """Outputs per input along `axis`, away from the edges."""
+        return Fraction(1)
+
     def bind(self, given: Conditions) -> Layer:
         """The layer under `given` conditions: itself, or a copy that shares its weights where a layer depends on them.
 
@@ -88,8 +98,45 @@ class Identity(Layer):
         return x
 
 
+class Settled(Layer):
+    """What a barrier is once it has notes of all pieces: local along the axis, for the piece that begins at `start`."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis, self.start = axis, 0
+
+    def at(self, start: int) -> Self:
+        """The layer for a piece that begins there."""
+        twin = copy(self)
+        twin.start = start
+        return twin
+
+    def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
+        """State: where the next piece begins."""
+        if x is None:
+            return None, state
+        start = self.start if state is None else state
+        return self.at(start)(x), start + (x.shape[axis] if axis == self.axis else 0)
+
+
+class Replayed(Settled):
+    """The outputs themselves, piece by piece, whatever the inputs."""
+
+    def __init__(self, outputs: Tensor, axis: int) -> None:
+        super().__init__(axis)
+        self.outputs = outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As many outputs as inputs."""
+        return self.outputs.narrow(self.axis, self.start, x.shape[self.axis])
+
+
 class Barrier(Layer):
-    """A layer whose outputs depend on all inputs (a norm or attention over the axis): it waits for the last piece."""
+    """A layer whose outputs depend on all inputs (a norm or attention over the axis), as many as there are inputs.
+
+    In a stream it waits for the last piece. Where the input can be gone through twice it need not: it takes a `note` of
+    each piece, and `settled` on all notes is the same function as a local layer.
+    """
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """Collects pieces; the last one releases the whole."""
@@ -101,6 +148,14 @@ class Barrier(Layer):
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
         """All inputs."""
         return None
+
+    def note(self, x: Tensor) -> Tensor:
+        """What must be known of a piece; a barrier that knows no better keeps it whole."""
+        return x
+
+    def settled(self, notes: Sequence[Tensor], axis: int) -> Settled:
+        """The layer that has seen the pieces that the notes were taken of, in their order along `axis`."""
+        return Replayed(self(torch.cat(tuple(notes), axis)), axis)
 
 
 def stream(layer: Layer, pieces: Iterable[Tensor], axis: int) -> Iterator[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,14 +23,15 @@ class NearestUpsample(Layer):
 
     def length(self, n: int, axis: int) -> int:
         """factor * n."""
-        return n * self._rate(axis)
+        return int(n * self.rate(axis))
 
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
         """The positions that are repeated."""
-        return _repeated(outputs, self._rate(axis))
+        return _repeated(outputs, int(self.rate(axis)))
 
-    def _rate(self, axis: int) -> int:
-        return self.factors[axis] if -axis <= len(self.factors) else 1
+    def rate(self, axis: int) -> Fraction:
+        """The axis' factor."""
+        return Fraction(self.factors[axis] if -axis <= len(self.factors) else 1)
 
 
 class RepeatFrames(Layer):
@@ -44,14 +47,15 @@ class RepeatFrames(Layer):
 
     def length(self, n: int, axis: int) -> int:
         """factor * n frames."""
-        return n * self._rate(axis)
+        return int(n * self.rate(axis))
 
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
         """The frames that are repeated."""
-        return _repeated(outputs, self._rate(axis))
+        return _repeated(outputs, int(self.rate(axis)))
 
-    def _rate(self, axis: int) -> int:
-        return self.factor if axis == TIME else 1
+    def rate(self, axis: int) -> Fraction:
+        """The factor, in time."""
+        return Fraction(self.factor if axis == TIME else 1)
 
 
 class ChannelsToTime(Layer):
@@ -72,14 +76,15 @@ class ChannelsToTime(Layer):
 
     def length(self, n: int, axis: int) -> int:
         """factor * n frames."""
-        return n * self._rate(axis)
+        return int(n * self.rate(axis))
 
     def needs(self, outputs: Interval, axis: int) -> Interval | None:
         """The frames whose channels are spread out."""
-        return _repeated(outputs, self._rate(axis))
+        return _repeated(outputs, int(self.rate(axis)))
 
-    def _rate(self, axis: int) -> int:
-        return self.factor if axis == TIME else 1
+    def rate(self, axis: int) -> Fraction:
+        """The factor, in time."""
+        return Fraction(self.factor if axis == TIME else 1)
 
 
 def _repeated(outputs: Interval, rate: int) -> Interval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import prod
 
 import torch
@@ -54,6 +55,10 @@ class Unshuffle(Layer):
         factor = self.factors[axis]
         return outputs[0] * factor, outputs[1] * factor
 
+    def rate(self, axis: int) -> Fraction:
+        """One in `factor`."""
+        return Fraction(1, self.factors[axis])
+
 
 class Shuffle(Layer):
     """The inverse of `Unshuffle` with the same arguments."""
@@ -79,3 +84,7 @@ class Shuffle(Layer):
         """The positions whose channels are spread out."""
         factor = self.factors[axis]
         return outputs[0] // factor, -(-outputs[1] // factor)
+
+    def rate(self, axis: int) -> Fraction:
+        """The factor."""
+        return Fraction(self.factors[axis])

@@ -1,0 +1,231 @@
+"""The executor of plans: an encoder or decoder in passes over bands, exactly.
+
+A pass runs some steps window by window: it reads the rows that a window of its outputs needs, of everything on the
+stack, and appends its outputs to bands. Barriers inside a pass are settled first, each by going over the pass' input
+once more; a barrier right behind a pass takes its notes while the pass writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaeport.errors import BlockedError
+from vaeport.layers.layer import TIME, Barrier, Identity, Interval, Layer, State
+from vaeport.runtime.bands import Bands, cuts
+from vaeport.runtime.program import (
+    Apply,
+    Fork,
+    Op,
+    Placed,
+    grains,
+    is_barrier,
+    layer_of,
+    lengths,
+    needed,
+    run,
+    touched,
+    without_loose_forks,
+)
+
+Progress = Callable[[int, int], None]
+"""Passes done, and how many there are"""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Steps start..stop-1, for `rows` outputs at a time.
+
+    pieces      lengths of the first and the other pieces in time, in which each window runs; None: whole
+    resident    bytes of what it writes that stay on the device, the rest waits in host memory; None: all
+    """
+
+    start: int
+    stop: int
+    rows: int
+    pieces: tuple[int, int] | None = None
+    resident: int | None = None
+
+
+class Passes:
+    """One run of the steps of a half on x, in windows along `axis`.
+
+    out     where the result goes, on any device; None: a new tensor on that of x
+    """
+
+    def __init__(self, ops: Sequence[Op], x: Tensor, axis: int, out: Tensor | None = None) -> None:
+        self.ops, self.axis, self.device, self.out = list(ops), axis, x.device, out
+        self.stack = [Bands.of(x, axis)]
+        self.notes: list[Tensor] = []
+        self.halved = 0
+
+    def run(self, passes: Sequence[Pass], progress: Progress | None = None) -> Tensor:
+        """The last pass' output. BlockedError where a single row is too much for the memory."""
+        for number, p in enumerate(passes, 1):
+            self._settle_within(p)
+            if p.pieces is not None:
+                self._stream(p, last=number == len(passes))
+            else:
+                self._write(p, last=number == len(passes))
+            for i in range(p.start, p.stop):  # what settled barriers hold is not needed again
+                self.ops[i] = Apply(Identity())
+            if progress:
+                progress(number, len(passes))
+        assert self.out is not None
+        return self.out
+
+    def _settle_within(self, p: Pass) -> None:
+        for i in range(p.start, p.stop):
+            if (barrier := self._barrier(i)) is None or p.pieces is not None:
+                continue
+            if not self.notes:
+                self._take_notes(barrier, without_loose_forks(self.ops[p.start : i]), p.rows)
+            self.ops[i] = Apply(barrier.settled(self.notes, self.axis))
+            self.notes = []
+
+    def _take_notes(self, barrier: Barrier, before: Sequence[Op], rows: int) -> None:
+        """Of each window of what the steps make of the stack, which stays as it is."""
+
+        def one(start: int, stop: int) -> None:
+            y, at = run(before, self._inputs(before, [(start, stop)]), self.axis)[-1]
+            self.notes.append(barrier.note(y.narrow(self.axis, start - at, stop - start)))
+
+        self._windows(self._lengths_after(before)[-1], rows, one)
+
+    def _write(self, p: Pass, *, last: bool) -> None:
+        ops = self.ops[p.start : p.stop]
+        kept = touched(ops, len(self.stack))
+        sizes = self._lengths_after(ops)[kept:]
+        sinks = [Bands(self.axis, self.device, p.resident) for _ in sizes]
+        following, total = self._barrier_behind(p.stop), sizes[-1]
+
+        def one(start: int, stop: int) -> None:
+            parts = [_share((start, stop), total, n) for n in sizes]
+            placed = run(ops, self._inputs(ops, parts), self.axis)
+            found = [y.narrow(self.axis, a - at, b - a) for (y, at), (a, b) in zip(placed, parts, strict=True)]
+            del placed
+            if last:
+                self._put(found[-1], start, total)
+                return
+            notes = [] if following is None else [following.note(found[-1])]
+            bands = [sink.kept(y) for sink, y in zip(sinks, found, strict=True)]
+            # nothing may fail from here on, or a window that is tried again would be there twice
+            self.notes += notes
+            for sink, band in zip(sinks, bands, strict=True):
+                sink.append(band)
+            if stop < total:
+                later = self._reach(ops, [_share((stop, total), total, n) for n in sizes])
+                for source, (first, _) in zip(self.stack[kept:], later, strict=True):
+                    source.release(first)
+
+        self._windows(total, p.rows, one)
+        self.stack[kept:] = sinks
+
+    def _stream(self, p: Pass, *, last: bool) -> None:
+        """A pass in time: each window runs in pieces. Only the last pass may have several windows."""
+        ops, (source,) = self.ops[p.start : p.stop], self.stack
+        layer, frames, total = layer_of(ops), source.size(TIME), self._lengths_after(ops)[-1]
+        assert p.pieces is not None
+        pieces, sink = cuts(frames, *p.pieces), Bands(TIME, self.device, p.resident)
+
+        def one(start: int, stop: int) -> None:
+            (rows,) = self._reach(ops, [(start, stop)])
+            skip = start - int(rows[0] * layer.rate(self.axis))
+            state: State = None
+            filled = 0
+            for y in self._released(layer, source, rows, pieces, state):
+                y = y.narrow(self.axis, skip, stop - start)
+                if last:
+                    self._put(y, start, total, (filled, layer.length(frames, TIME)))
+                else:
+                    sink.append(sink.kept(y))
+                filled += y.shape[TIME]
+
+        self._windows(total, p.rows, one, fixed=not last)
+        if not last:
+            self.stack = [sink]
+
+    def _released(self, layer: Layer, source: Bands, rows: Interval, pieces: Sequence[Interval], state: State):  # type: ignore[no-untyped-def]
+        for piece in pieces:
+            y, state = layer.step(source.read(rows, self.axis, piece), state, False, TIME)
+            if y is not None:
+                yield y
+            del y
+        yield from layer.flush(state, TIME)
+
+    def _put(self, y: Tensor, start: int, total: int, frames: Interval | None = None) -> None:
+        """A window of the result; frames: the first one's number, and how many there are in all."""
+        if self.out is None:
+            shape = list(y.shape)
+            shape[self.axis] = total
+            if frames is not None:
+                shape[TIME] = frames[1]
+            self.out = y.new_empty(shape)
+        place = self.out.narrow(self.axis, start, y.shape[self.axis])
+        if frames is not None:
+            place = place.narrow(TIME, frames[0], y.shape[TIME])
+        place.copy_(y)
+
+    def _reach(self, ops: Sequence[Op], outputs: Sequence[Interval]) -> list[Interval]:
+        """The rows that outputs need of the upper tensors of the stack, from where windows of them may begin."""
+        wanted = needed(ops, outputs, self.axis)
+        steps = grains(ops, self.axis, len(wanted))
+        sources = self.stack[-len(wanted) :]
+        return [
+            (max(a, 0) // step * step, min(b, source.size(self.axis)))
+            for (a, b), step, source in zip(wanted, steps, sources, strict=True)
+        ]
+
+    def _inputs(self, ops: Sequence[Op], outputs: Sequence[Interval]) -> list[Placed]:
+        reach = self._reach(ops, outputs)
+        sources = self.stack[-len(reach) :]
+        return [(source.read(rows, self.axis), rows[0]) for source, rows in zip(sources, reach, strict=True)]
+
+    def _lengths_after(self, ops: Sequence[Op]) -> list[int]:
+        return lengths(ops, [bands.size(self.axis) for bands in self.stack], self.axis)
+
+    def _barrier(self, i: int) -> Barrier | None:
+        op = self.ops[i]
+        if not (isinstance(op, Apply) and is_barrier(op, self.axis)):
+            return None
+        assert isinstance(op.layer, Barrier)
+        return op.layer
+
+    def _barrier_behind(self, i: int) -> Barrier | None:
+        """The barrier that takes what is the last tensor before step i."""
+        while i < len(self.ops) and isinstance(self.ops[i], Fork):
+            i += 1
+        return self._barrier(i) if i < len(self.ops) else None
+
+    def _windows(self, total: int, rows: int, one: Callable[[int, int], None], *, fixed: bool = False) -> None:
+        """`one` for each window; a window that does not fit into memory is halved, and the run goes on from there."""
+        start = 0
+        while start < total:
+            stop = min(start + rows, total)
+            try:
+                one(start, stop)
+                start = stop
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if fixed or stop - start == 1:
+                    what = "out of memory, however small the windows"
+                    raise BlockedError(what, found=str(error).partition("\n")[0], fix="plan with a budget") from None
+            rows, self.halved = -(-(stop - start) // 2), self.halved + 1
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the allocator of a GPU or of the CPU says so."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _share(window: Interval, total: int, n: int) -> Interval:
+    """The part of a tensor of length n that belongs to a window of one of length `total`."""
+    a, b = window
+    return a * n // total, b * n // total
