@@ -49,7 +49,7 @@ class Bands:
 
     def read(self, rows: Interval, axis: int, frames: Interval | None = None) -> Tensor:
         """Those rows along `axis`, of those frames if given, on the device."""
-        wanted = rows if axis == self.axis else frames
+        wanted, others = (rows, {TIME: frames}) if axis == self.axis else (frames, {axis: rows})
         assert wanted is not None
         found = []
         for at, part in self.parts:
@@ -57,9 +57,10 @@ class Bands:
             if first < last:
                 # a piece is moved as it lies, since parts of it do not lie in one stretch
                 piece = part.to(self.device, non_blocking=True).narrow(self.axis, first, last - first)
-                found.append(piece if axis == self.axis else piece.narrow(axis, rows[0], rows[1] - rows[0]))
-        whole = found[0] if len(found) == 1 else torch.cat(found, self.axis)
-        return whole[:, :, slice(*frames)] if frames and self.axis != TIME else whole
+                for other, interval in others.items():
+                    piece = piece if interval is None else piece.narrow(other, interval[0], interval[1] - interval[0])
+                found.append(piece)
+        return found[0] if len(found) == 1 else torch.cat(found, self.axis)
 
     def release(self, below: int) -> None:
         """What lies below that position is not read again."""

@@ -8,13 +8,13 @@ once more; a barrier right behind a pass takes its notes while the pass writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vaeport.errors import BlockedError
-from vaeport.layers.layer import TIME, Barrier, Identity, Interval, Layer, State
+from vaeport.layers.layer import SAMPLES, TIME, Barrier, Identity, Interval, stream
 from vaeport.runtime.bands import Bands, cuts
 from vaeport.runtime.program import (
     Apply,
@@ -51,35 +51,53 @@ class Pass:
 
 
 class Passes:
-    """One run of the steps of a half on x, in windows along `axis`.
+    """One run of the steps of a half on x, in windows along `axis`, in pieces along `time`.
+
+    Audio has one axis for both, and no windows.
 
     out     where the result goes, on any device; None: a new tensor on that of x
     """
 
     def __init__(self, ops: Sequence[Op], x: Tensor, axis: int, out: Tensor | None = None) -> None:
         self.ops, self.axis, self.device, self.out = list(ops), axis, x.device, out
-        self.stack = [Bands.of(x, axis)]
+        self.time = SAMPLES if x.dim() == 3 else TIME
+        self.geometry = tuple(ops)  # steps that are done are forgotten in self.ops
+        self.stack, self.rows = [Bands.of(x, axis)], x.shape[axis]
         self.notes: list[Tensor] = []
         self.halved = 0
 
     def run(self, passes: Sequence[Pass], progress: Progress | None = None) -> Tensor:
         """The last pass' output. BlockedError where a single row is too much for the memory."""
         for number, p in enumerate(passes, 1):
-            self._settle_within(p)
-            if p.pieces is not None:
-                self._stream(p, last=number == len(passes))
-            else:
-                self._write(p, last=number == len(passes))
-            for i in range(p.start, p.stop):  # what settled barriers hold is not needed again
-                self.ops[i] = Apply(Identity())
+            following = passes[number] if number < len(passes) else None
+            while not self._done(p, following):
+                # without windows barriers see everything at once; with them they are settled first
+                p = replace(p, rows=-(-min(p.rows, self._rows_after(p)) // 2))
             if progress:
                 progress(number, len(passes))
         assert self.out is not None
         return self.out
 
+    def _done(self, p: Pass, following: Pass | None) -> bool:
+        """Carries out a pass; False if it has to be tried again in windows, since memory does not hold all of it."""
+        whole = p.rows >= self._rows_after(p)
+        try:
+            if p.pieces is not None:
+                self._stream(p, last=following is None, whole=whole)
+            else:
+                if not whole:
+                    self._settle_within(p)
+                self._write(p, following, whole=whole)
+        except _TooLargeError:
+            self._shrink(p.rows)
+            return False
+        for i in range(p.start, p.stop):  # what settled barriers hold is not needed again
+            self.ops[i] = Apply(Identity())
+        return True
+
     def _settle_within(self, p: Pass) -> None:
         for i in range(p.start, p.stop):
-            if (barrier := self._barrier(i)) is None or p.pieces is not None:
+            if (barrier := self._barrier(i)) is None:
                 continue
             if not self.notes:
                 self._take_notes(barrier, without_loose_forks(self.ops[p.start : i]), p.rows)
@@ -95,19 +113,19 @@ class Passes:
 
         self._windows(self._lengths_after(before)[-1], rows, one)
 
-    def _write(self, p: Pass, *, last: bool) -> None:
+    def _write(self, p: Pass, then: Pass | None, *, whole: bool) -> None:
         ops = self.ops[p.start : p.stop]
         kept = touched(ops, len(self.stack))
         sizes = self._lengths_after(ops)[kept:]
         sinks = [Bands(self.axis, self.device, p.resident) for _ in sizes]
-        following, total = self._barrier_behind(p.stop), sizes[-1]
+        following, total = self._barrier_behind(then), sizes[-1]
 
         def one(start: int, stop: int) -> None:
             parts = [_share((start, stop), total, n) for n in sizes]
             placed = run(ops, self._inputs(ops, parts), self.axis)
             found = [y.narrow(self.axis, a - at, b - a) for (y, at), (a, b) in zip(placed, parts, strict=True)]
             del placed
-            if last:
+            if then is None:
                 self._put(found[-1], start, total)
                 return
             notes = [] if following is None else [following.note(found[-1])]
@@ -121,52 +139,56 @@ class Passes:
                 for source, (first, _) in zip(self.stack[kept:], later, strict=True):
                     source.release(first)
 
-        self._windows(total, p.rows, one)
+        self._windows(total, p.rows, one, fixed=whole and any(is_barrier(op, self.axis) for op in ops))
         self.stack[kept:] = sinks
 
-    def _stream(self, p: Pass, *, last: bool) -> None:
-        """A pass in time: each window runs in pieces. Only the last pass may have several windows."""
+    def _stream(self, p: Pass, *, last: bool, whole: bool) -> None:
+        """A pass whose windows run in pieces of time, one window after the other."""
         ops, (source,) = self.ops[p.start : p.stop], self.stack
-        layer, frames, total = layer_of(ops), source.size(TIME), self._lengths_after(ops)[-1]
+        layer, frames, total = layer_of(ops), source.size(self.time), self._lengths_after(ops)[-1]
         assert p.pieces is not None
-        pieces, sink = cuts(frames, *p.pieces), Bands(TIME, self.device, p.resident)
+        pieces, later = cuts(frames, *p.pieces), layer.length(frames, self.time)
+        # pieces are kept as they come if they are whole
+        sink = Bands(self.time if whole else self.axis, self.device, p.resident)
 
         def one(start: int, stop: int) -> None:
             (rows,) = self._reach(ops, [(start, stop)])
-            skip = start - int(rows[0] * layer.rate(self.axis))
-            state: State = None
-            filled = 0
-            for y in self._released(layer, source, rows, pieces, state):
-                y = y.narrow(self.axis, skip, stop - start)
+            skip, filled = start - int(rows[0] * layer.rate(self.axis)), 0
+            band: Tensor | None = None
+            read = (self._piece(source, rows, piece) for piece in pieces)
+            for y in stream(layer, read, self.time):
+                part = y if self.axis == self.time else y.narrow(self.axis, skip, stop - start)
                 if last:
-                    self._put(y, start, total, (filled, layer.length(frames, TIME)))
+                    self._put(part, start, total, (filled, later))
+                elif sink.axis == self.time:
+                    sink.append(sink.kept(part))
                 else:
-                    sink.append(sink.kept(y))
-                filled += y.shape[TIME]
+                    band = part.new_empty((*part.shape[:2], later, *part.shape[3:])) if band is None else band
+                    band.narrow(self.time, filled, part.shape[self.time]).copy_(part)
+                filled += part.shape[self.time]
+                del y, part
+            if band is not None:
+                sink.append(sink.kept(band))
 
-        self._windows(total, p.rows, one, fixed=not last)
+        self._windows(total, p.rows, one, fixed=whole and not last)
         if not last:
             self.stack = [sink]
 
-    def _released(self, layer: Layer, source: Bands, rows: Interval, pieces: Sequence[Interval], state: State):  # type: ignore[no-untyped-def]
-        for piece in pieces:
-            y, state = layer.step(source.read(rows, self.axis, piece), state, False, TIME)
-            if y is not None:
-                yield y
-            del y
-        yield from layer.flush(state, TIME)
+    def _piece(self, source: Bands, rows: Interval, frames: Interval) -> Tensor:
+        return source.read(frames, self.time) if self.axis == self.time else source.read(rows, self.axis, frames)
 
     def _put(self, y: Tensor, start: int, total: int, frames: Interval | None = None) -> None:
         """A window of the result; frames: the first one's number, and how many there are in all."""
+        first = {self.axis: start} if frames is None else {self.axis: start, self.time: frames[0]}
         if self.out is None:
             shape = list(y.shape)
             shape[self.axis] = total
             if frames is not None:
-                shape[TIME] = frames[1]
+                shape[self.time] = frames[1]
             self.out = y.new_empty(shape)
-        place = self.out.narrow(self.axis, start, y.shape[self.axis])
-        if frames is not None:
-            place = place.narrow(TIME, frames[0], y.shape[TIME])
+        place = self.out
+        for axis, at in first.items():
+            place = place.narrow(axis, at, y.shape[axis])
         place.copy_(y)
 
     def _reach(self, ops: Sequence[Op], outputs: Sequence[Interval]) -> list[Interval]:
@@ -187,18 +209,26 @@ class Passes:
     def _lengths_after(self, ops: Sequence[Op]) -> list[int]:
         return lengths(ops, [bands.size(self.axis) for bands in self.stack], self.axis)
 
+    def _rows_after(self, p: Pass) -> int:
+        return self._lengths_after(self.ops[p.start : p.stop])[-1]
+
     def _barrier(self, i: int) -> Barrier | None:
         op = self.ops[i]
-        if not (isinstance(op, Apply) and is_barrier(op, self.axis)):
-            return None
-        assert isinstance(op.layer, Barrier)
-        return op.layer
+        if isinstance(op, Apply) and isinstance(op.layer, Barrier) and is_barrier(op, self.axis):
+            return op.layer
+        return None
 
-    def _barrier_behind(self, i: int) -> Barrier | None:
-        """The barrier that takes what is the last tensor before step i."""
-        while i < len(self.ops) and isinstance(self.ops[i], Fork):
+    def _barrier_behind(self, p: Pass | None) -> Barrier | None:
+        """The barrier that takes what is the last tensor before a pass that has windows."""
+        if p is None or p.pieces is not None or p.rows >= self._rows_behind(p):
+            return None
+        i = p.start
+        while i < p.stop and isinstance(self.ops[i], Fork):
             i += 1
-        return self._barrier(i) if i < len(self.ops) else None
+        return self._barrier(i) if i < p.stop else None
+
+    def _rows_behind(self, p: Pass) -> int:
+        return lengths(self.geometry[: p.stop], [self.rows], self.axis)[-1]
 
     def _windows(self, total: int, rows: int, one: Callable[[int, int], None], *, fixed: bool = False) -> None:
         """`one` for each window; a window that does not fit into memory is halved, and the run goes on from there."""
@@ -212,12 +242,22 @@ class Passes:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if fixed or stop - start == 1:
+                if stop - start == 1:
                     what = "out of memory, however small the windows"
                     raise BlockedError(what, found=str(error).partition("\n")[0], fix="plan with a budget") from None
-            rows, self.halved = -(-(stop - start) // 2), self.halved + 1
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+                if fixed:
+                    raise _TooLargeError from None
+            rows = self._shrink(stop - start)
+
+    def _shrink(self, rows: int) -> int:
+        self.halved += 1
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return -(-rows // 2)
+
+
+class _TooLargeError(Exception):
+    """A pass without windows does not fit into memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -44,6 +44,10 @@ Placed = tuple[Tensor, int]
 """A tensor and the position of its first row in the whole"""
 
 
+ALL: Interval = (0, 2**62)
+"""Every row, however many there are"""
+
+
 class FoldFrames(Layer):
     """[B, C, T, H, W] -> [B * T, C, H, W]; the way into a `PerFrame` whose layers are steps of their own."""
 
@@ -147,17 +151,13 @@ def needed(ops: Sequence[Op], outputs: Sequence[Interval], axis: int) -> list[In
     for op in reversed(ops):
         match op:
             case Apply(layer):
-                found = layer.needs(stack.pop(), axis)
-                assert found is not None, "a barrier is settled first"
-                stack.append(found)
+                stack.append(layer.needs(stack.pop(), axis) or ALL)
             case Join():
                 stack.append(stack[-1])
             case Fork(shortcut):
                 top = stack.pop()
                 (below,) = needed(shortcut, [stack.pop()], axis)
-                both = hull(below, top)
-                assert both is not None
-                stack.append(both)
+                stack.append(hull(below, top) or ALL)
     return stack
 
 

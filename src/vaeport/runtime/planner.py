@@ -1,0 +1,219 @@
+"""`plan`: the fastest exact way to run a half of a VAE within a memory budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaeport.errors import ConfigError, InputError
+from vaeport.layers.layer import HEIGHT, SAMPLES, TIME, Layer
+from vaeport.runtime.bands import cuts
+from vaeport.runtime.passes import Pass, Passes
+from vaeport.runtime.plan import Cost, Half, Kind, Plan, Stop, size
+from vaeport.runtime.profile import Profile, profile_of
+from vaeport.runtime.program import Apply, Op, is_barrier, lengths, steps_of
+from vaeport.runtime.rehearsal import Rehearsal
+from vaeport.runtime.search import Search
+from vaeport.runtime.survey import Survey
+from vaeport.vae import VAE
+
+ALL_ROWS = 2**31
+"""More rows than there are: a pass without windows"""
+
+
+class Planner:
+    """Plans for one half on one shape.
+
+    budget      bytes beside the weights; None: what is free on the device
+    out_on_host the result lies in host memory, and takes none of the budget
+    """
+
+    def __init__(
+        self, vae: VAE, half: Half, shape: Sequence[int], *, profile: Profile | None = None, out_on_host: bool = False
+    ) -> None:
+        self.vae, self.half, self.shape = vae, half, tuple(shape)
+        self.device, self.dtype = vae.device, vae.dtype
+        self.profile = profile or profile_of(self.device, self.dtype)
+        self.out_on_host = out_on_host
+        with torch.device("meta"):
+            twin = type(vae)(vae.arch).to(self.dtype).requires_grad_(False)
+            self.x = torch.empty(self.shape, dtype=self.dtype)
+        layer = twin.decoder_at() if half == "decoder" else twin.encoder
+        assert layer is not None
+        self.layer: Layer = layer
+        self.time = {"video": TIME, "audio": SAMPLES}.get(vae.contract.modality)
+        self.local_in_time = self.time is not None and self.layer.needs((0, 1), self.time) is not None
+        self.whole = self._whole()
+
+    def _whole(self) -> Cost:
+        with torch.no_grad(), Rehearsal(self.profile) as counted:
+            y = self.layer(self.x)
+        if unknown := counted.kernels - self.profile.rate.keys():
+            self.profile.measure(unknown, self.device, self.dtype)
+            return self._whole()
+        return Cost(counted.peak - (y.nbytes if self.out_on_host else 0), counted.seconds)
+
+    def plan(self, budget: int | None = None) -> Plan:
+        """InputError with the least budget that would do, if this one is too small."""
+        budget = free_memory(self.device) if budget is None else budget
+        found = self.within(budget)
+        if found is None:
+            least = self.least(budget)
+            raise InputError(
+                f"no plan fits into this budget for a {self.half} on {list(self.shape)}",
+                expected=f"at least {size(least)} beside the weights",
+                found=size(budget),
+                fix="give more, or a smaller input, or use a type of fewer bits",
+            )
+        return found
+
+    def within(self, budget: int) -> Plan | None:
+        """The fastest plan of at most `budget` bytes, or None."""
+        plans = self._streams(budget) if self.local_in_time else self._bands(budget)
+        return min((p for p in plans if p.cost.peak <= budget), key=lambda p: p.cost.seconds, default=None)
+
+    def least(self, above: int) -> int:
+        """About the least budget that has a plan."""
+        low, high = above, max(self.whole.peak, above * 2)
+        for _ in range(8):
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.within(middle) else (middle, high)
+        return high
+
+    def _bands(self, budget: int) -> Iterator[Plan]:
+        """Passes over rows, for what sees all of time and space."""
+        axis, ops = HEIGHT, steps_of(self.layer, self.shape[0])
+        survey = Survey(ops, self.x, axis, self.profile)
+        shares = tuple(
+            Stop(op.name, type(op.layer).__name__, survey.rows[i].seconds / self.whole.seconds, survey.rows[i].notes)
+            for i, op in enumerate(ops)
+            if i in survey.barriers and isinstance(op, Apply)
+        )
+        out = 0 if self.out_on_host else survey.out.nbytes
+        aim, host = budget, self.device.type == "cuda"
+        for _ in range(5):
+            passes = Search(survey, aim, out=out, host=host).passes()
+            if passes is None:
+                return
+            cost = self._rehearsed(passes, axis, opened=True)
+            kind: Kind = "whole" if len(passes) == 1 and passes[0].rows >= survey.rows_after(len(ops)) else "bands"
+            why = "one piece" if kind == "whole" else f"{len(passes)} passes over bands of rows, nothing blended"
+            yield self._made(kind, axis, passes, cost, why, barriers=shares, frames=True)
+            if cost.peak <= budget:
+                return
+            aim = int(aim * min(budget / cost.peak, 0.97))
+
+    def _streams(self, budget: int) -> Iterator[Plan]:
+        """Pieces of time, in windows of rows where one frame is too much."""
+        assert self.time is not None
+        axis = HEIGHT if self.time == TIME else SAMPLES
+        for pieces in self._pieces():
+            p = Pass(0, len(steps_of(self.layer)), ALL_ROWS, pieces)
+            cost = self._rehearsed((p,), axis, opened=False)
+            yield self._made("stream", axis, (p,), cost, f"pieces of {pieces[1]} along {self._along}")
+            if cost.peak <= budget:
+                return
+        if self.time != TIME:
+            return
+        yield from self._windows_in_time(axis, pieces, budget)
+
+    def _windows_in_time(self, axis: int, pieces: tuple[int, int], budget: int) -> Iterator[Plan]:
+        """Two passes: one in pieces of whole frames, one in windows of rows where frames are largest."""
+        survey = Survey(steps_of(self.layer), self.x, axis, self.profile)
+        ops, end, decoding = survey.ops, len(survey.ops), self.half == "decoder"
+        last = max((i for i, op in enumerate(ops) if is_barrier(op, axis)), default=-1)
+        places = [i for i in survey.places if 0 < i < end and _changes_size(ops[i if decoding else i - 1], axis)]
+        waiting = 0 if self.device.type == "cuda" else None
+        for count in (2, 4, 8, 16):
+            for k in places:
+                if (k > last) != decoding:
+                    continue
+                windows = (0 if decoding else -(-survey.rows_after(k) // count), -(-survey.rows_after(end) // count))
+                first = Pass(0, k, ALL_ROWS if decoding else windows[0], pieces, waiting)
+                second = Pass(k, end, windows[1] if decoding else ALL_ROWS, self._pieces_behind(ops[:k], pieces))
+                cost = self._rehearsed((first, second), axis, opened=False)
+                where = f"from {_name(ops[k])} on" if decoding else f"up to {_name(ops[k - 1])}"
+                why = f"pieces of {pieces[1]} along time, {where} in {count} windows of rows"
+                yield self._made("bands", axis, (first, second), cost, why)
+
+    def _pieces_behind(self, ops: Sequence[Op], pieces: tuple[int, int]) -> tuple[int, int]:
+        """The pieces that a first and another piece become behind the steps."""
+        assert self.time is not None
+        one, two = (lengths(ops, [n], self.time)[-1] for n in (pieces[0], sum(pieces)))
+        return max(one, 1), max(two - one, 1)
+
+    @property
+    def _along(self) -> str:
+        return self.vae.contract.axes[0].name
+
+    def _pieces(self) -> Iterable[tuple[int, int]]:
+        """Lengths of pieces, the longest first."""
+        own = self.vae.decode_pieces if self.half == "decoder" else self.vae.encode_pieces
+        if own is not None:
+            return [own]
+        rule = self.vae.contract.axes[0]
+        counts = (256, 64, 16) if self.time == SAMPLES and self.vae.contract.modality == "audio" else (16, 8, 4, 2, 1)
+        each = rule.multiple if self.half == "encoder" else 1
+        return [(rule.offset or count * each, count * each) for count in counts]
+
+    def _rehearsed(self, passes: tuple[Pass, ...], axis: int, *, opened: bool) -> Cost:
+        """The cost of passes; of a long stream, the beginning is run and the rest is taken for as dear."""
+        pieces, x, scale = passes[0].pieces, self.x, 1.0
+        if pieces is not None and self.time is not None:
+            n, short = x.shape[self.time], pieces[0] + self._until_steady(pieces[1])
+            if n > short + pieces[1]:
+                scale = len(cuts(n, *pieces)) / len(cuts(short, *pieces))
+                x = x.narrow(self.time, 0, short)
+        with torch.no_grad(), Rehearsal(self.profile) as counted:
+            run = Passes(steps_of(self.layer, self.shape[0] if opened else None), x, axis)
+            y = run.run(passes)
+        beyond = int(y.nbytes * (scale - 1))
+        out = 0 if not self.out_on_host else y.nbytes
+        peak = counted.peak - out + (0 if self.out_on_host else beyond)
+        return Cost(peak, counted.seconds * scale, int(counted.moved * scale))
+
+    def _until_steady(self, piece: int) -> int:
+        """Positions after which no state of a stream grows any more: as far as layers look ahead, and some pieces."""
+        assert self.time is not None
+        far = 4096
+        found = self.layer.needs((far, far + 1), self.time)
+        assert found is not None
+        ahead = found[1] - far / self.layer.rate(self.time)
+        return (max(0, -int(-ahead // piece)) + 4) * piece
+
+    def _made(self, kind: Kind, axis: int, passes: tuple[Pass, ...], cost: Cost, why: str, **fields: Any) -> Plan:
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        dtype = str(self.dtype).removeprefix("torch.")
+        known = {
+            "half": self.half,
+            "shape": self.shape,
+            "device": device,
+            "dtype": dtype,
+            "whole": self.whole,
+            **fields,
+        }
+        return Plan(kind=kind, axis=axis, passes=passes, cost=cost, why=why, **known)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be had on a device, with a tenth kept back."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    else:
+        meminfo = Path("/proc/meminfo")
+        if not meminfo.exists():
+            raise ConfigError("this system does not tell how much memory is free", fix="give a budget")
+        free = int(meminfo.read_text().partition("MemAvailable:")[2].split()[0]) << 10
+    return int(0.9 * free)
+
+
+def _changes_size(op: Op, axis: int) -> bool:
+    return isinstance(op, Apply) and op.layer.rate(axis) != 1
+
+
+def _name(op: Op) -> str:
+    return op.name if isinstance(op, Apply) else "a shortcut"
