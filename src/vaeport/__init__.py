@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vaeport.errors import VaeportError
     from vaeport.registry import ModelRegistry
     from vaeport.runtime.load import load
+    from vaeport.runtime.parallel import ParallelTiledVAE
     from vaeport.vae import VAE
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ _HOMES = {
     "ImageVAEConfig": "configs",
     "LatentContract": "configs",
     "ModelRegistry": "registry",
+    "ParallelTiledVAE": "runtime.parallel",
     "VAE": "vae",
     "VAEArchConfig": "configs",
     "VAEConfig": "configs",
@@ -38,6 +40,7 @@ __all__ = [
     "ImageVAEConfig",
     "LatentContract",
     "ModelRegistry",
+    "ParallelTiledVAE",
     "VAEArchConfig",
     "VAEConfig",
     "VaeportError",

@@ -152,8 +152,9 @@ class VAEConfig:
     load_encoder, load_decoder      a half that is False is never read from the file
     tiling                          name of a published tiling ("official", "diffusers", ...), which is approximate;
                                     None: exact
-    use_tiling, use_temporal_tiling the same as a choice of axes: the model's first tiling in space, and in time too
-    use_parallel_tiling             tiles on several GPUs; off, and refused until an executor offers it
+    use_tiling, use_temporal_tiling, use_parallel_tiling
+                                    what the exact plans of `ParallelTiledVAE` may cut: space, time, and over ranks;
+                                    with none set, space and time
     dtype                           "float32", "bfloat16", ...; None keeps the checkpoint's
     pretrained_path, subfolder, revision, variant
                                     where the weights came from
@@ -187,8 +188,6 @@ class VAEConfig:
             raise ConfigError(
                 f"{', '.join(asked)}: audio is never tiled", fix="stream it: `vae.stream_decode(...)` is exact"
             )
-        if self.use_parallel_tiling:
-            raise ConfigError("use_parallel_tiling: no executor for several GPUs exists yet", fix="leave it off")
         if self.use_temporal_tiling and not (self.use_tiling or self.tiling):
             raise ConfigError("use_temporal_tiling has no effect without use_tiling", fix="set both")
         if self.tiling and len(asked) > 1:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from vaeport.layers import (
     standard_normal,
     stream,
 )
+
+if TYPE_CHECKING:
+    from vaeport.runtime.plan import Plan
 
 Minimum = list[tuple[str, int]]
 """Least length of each axis, by name."""
@@ -223,6 +226,21 @@ class VAE(nn.Module):
         if order == "diffusers":
             return (1.0 - share) * self.denormalize(z) + share * noise
         return self.denormalize((1.0 - share) * z + share * noise)
+
+    def plan(
+        self,
+        shape: Sequence[int],
+        half: Literal["encoder", "decoder"] = "decoder",
+        *,
+        budget: int | str | None = None,
+    ) -> Plan:
+        """How an input of that shape runs exactly within `budget` bytes beside the weights ("6GiB").
+
+        None: what is free on the device. `ParallelTiledVAE` carries plans out. InputError for a budget too small.
+        """
+        from vaeport.runtime.parallel import ParallelTiledVAE
+
+        return ParallelTiledVAE(self, budget=budget).plan(shape, half)
 
     @property
     def streaming(self) -> str:

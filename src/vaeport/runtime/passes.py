@@ -7,14 +7,14 @@ once more; a barrier right behind a pass takes its notes while the pass writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vaeport.errors import BlockedError
-from vaeport.layers.layer import SAMPLES, TIME, Barrier, Identity, Interval, stream
+from vaeport.layers.layer import SAMPLES, TIME, Barrier, Identity, Interval, Layer, stream
 from vaeport.runtime.bands import Bands, cuts
 from vaeport.runtime.program import (
     Apply,
@@ -55,7 +55,8 @@ class Passes:
 
     Audio has one axis for both, and no windows.
 
-    out     where the result goes, on any device; None: a new tensor on that of x
+    out         where the result goes, on any device; None: a new tensor on that of x
+    finished    frames of it that are there, while a pass without windows streams
     """
 
     def __init__(self, ops: Sequence[Op], x: Tensor, axis: int, out: Tensor | None = None) -> None:
@@ -64,7 +65,7 @@ class Passes:
         self.geometry = tuple(ops)  # steps that are done are forgotten in self.ops
         self.stack, self.rows = [Bands.of(x, axis)], x.shape[axis]
         self.notes: list[Tensor] = []
-        self.halved = 0
+        self.halved = self.finished = 0
 
     def run(self, passes: Sequence[Pass], progress: Progress | None = None) -> Tensor:
         """The last pass' output. BlockedError where a single row is too much for the memory."""
@@ -82,12 +83,12 @@ class Passes:
         """Carries out a pass; False if it has to be tried again in windows, since memory does not hold all of it."""
         whole = p.rows >= self._rows_after(p)
         try:
-            if p.pieces is not None:
-                self._stream(p, last=following is None, whole=whole)
-            else:
-                if not whole:
-                    self._settle_within(p)
+            if not whole:
+                self._settle_within(p)
+            if p.pieces is None:
                 self._write(p, following, whole=whole)
+            else:
+                self._stream(p, following, whole=whole)
         except _TooLargeError:
             self._shrink(p.rows)
             return False
@@ -100,18 +101,24 @@ class Passes:
             if (barrier := self._barrier(i)) is None:
                 continue
             if not self.notes:
-                self._take_notes(barrier, without_loose_forks(self.ops[p.start : i]), p.rows)
+                self._take_notes(barrier, without_loose_forks(self.ops[p.start : i]), p)
             self.ops[i] = Apply(barrier.settled(self.notes, self.axis))
             self.notes = []
 
-    def _take_notes(self, barrier: Barrier, before: Sequence[Op], rows: int) -> None:
+    def _take_notes(self, barrier: Barrier, before: Sequence[Op], p: Pass) -> None:
         """Of each window of what the steps make of the stack, which stays as it is."""
+        layer = None if p.pieces is None else layer_of(before)
 
         def one(start: int, stop: int) -> None:
-            y, at = run(before, self._inputs(before, [(start, stop)]), self.axis)[-1]
-            self.notes.append(barrier.note(y.narrow(self.axis, start - at, stop - start)))
+            if layer is not None:
+                assert p.pieces is not None
+                found = self._in_pieces(before, layer, p.pieces, start, stop)
+            else:
+                y, at = run(before, self._inputs(before, [(start, stop)]), self.axis)[-1]
+                found = iter((y.narrow(self.axis, start - at, stop - start),))
+            self.notes += [barrier.note(part) for part in found]
 
-        self._windows(self._lengths_after(before)[-1], rows, one)
+        self._windows(self._lengths_after(before)[-1], p.rows, one)
 
     def _write(self, p: Pass, then: Pass | None, *, whole: bool) -> None:
         ops = self.ops[p.start : p.stop]
@@ -142,23 +149,21 @@ class Passes:
         self._windows(total, p.rows, one, fixed=whole and any(is_barrier(op, self.axis) for op in ops))
         self.stack[kept:] = sinks
 
-    def _stream(self, p: Pass, *, last: bool, whole: bool) -> None:
+    def _stream(self, p: Pass, then: Pass | None, *, whole: bool) -> None:
         """A pass whose windows run in pieces of time, one window after the other."""
         ops, (source,) = self.ops[p.start : p.stop], self.stack
-        layer, frames, total = layer_of(ops), source.size(self.time), self._lengths_after(ops)[-1]
+        layer, total = layer_of(ops), self._lengths_after(ops)[-1]
         assert p.pieces is not None
-        pieces, later = cuts(frames, *p.pieces), layer.length(frames, self.time)
+        pieces, later = p.pieces, layer.length(source.size(self.time), self.time)
         # pieces are kept as they come if they are whole
         sink = Bands(self.time if whole else self.axis, self.device, p.resident)
+        following = self._barrier_behind(then)
 
         def one(start: int, stop: int) -> None:
-            (rows,) = self._reach(ops, [(start, stop)])
-            skip, filled = start - int(rows[0] * layer.rate(self.axis)), 0
+            filled = 0
             band: Tensor | None = None
-            read = (self._piece(source, rows, piece) for piece in pieces)
-            for y in stream(layer, read, self.time):
-                part = y if self.axis == self.time else y.narrow(self.axis, skip, stop - start)
-                if last:
+            for part in self._in_pieces(ops, layer, pieces, start, stop):
+                if then is None:
                     self._put(part, start, total, (filled, later))
                 elif sink.axis == self.time:
                     sink.append(sink.kept(part))
@@ -166,16 +171,35 @@ class Passes:
                     band = part.new_empty((*part.shape[:2], later, *part.shape[3:])) if band is None else band
                     band.narrow(self.time, filled, part.shape[self.time]).copy_(part)
                 filled += part.shape[self.time]
-                del y, part
+                self.finished = filled if whole and then is None else 0
             if band is not None:
+                notes = [] if following is None else [following.note(band)]
                 sink.append(sink.kept(band))
+                self.notes += notes
+            if stop < total and self.axis == source.axis:
+                ((first, _),) = self._reach(ops, [(stop, total)])
+                source.release(first)
 
-        self._windows(total, p.rows, one, fixed=whole and not last)
-        if not last:
+        self._windows(total, p.rows, one, fixed=whole)
+        if then is not None:
             self.stack = [sink]
 
-    def _piece(self, source: Bands, rows: Interval, frames: Interval) -> Tensor:
-        return source.read(frames, self.time) if self.axis == self.time else source.read(rows, self.axis, frames)
+    def _in_pieces(
+        self, ops: Sequence[Op], layer: Layer, pieces: tuple[int, int], start: int, stop: int
+    ) -> Iterator[Tensor]:
+        """Rows start..stop-1 of what the layer, which is those steps, makes of the one tensor there is."""
+        (source,) = self.stack
+        (rows,) = self._reach(ops, [(start, stop)])
+        skip = start - int(rows[0] * layer.rate(self.axis))
+        frames = cuts(source.size(self.time), *pieces)
+        if source.axis == self.time:
+            whole = self.axis == self.time
+            read = (source.read(piece, self.time) if whole else source.read(rows, self.axis, piece) for piece in frames)
+        else:  # a window's rows are moved to the device together
+            x = source.read(rows, self.axis)
+            read = (x[:, :, a:b] for a, b in frames)
+        for y in stream(layer, read, self.time):
+            yield y if self.axis == self.time else y.narrow(self.axis, skip, stop - start)
 
     def _put(self, y: Tensor, start: int, total: int, frames: Interval | None = None) -> None:
         """A window of the result; frames: the first one's number, and how many there are in all."""
@@ -220,7 +244,7 @@ class Passes:
 
     def _barrier_behind(self, p: Pass | None) -> Barrier | None:
         """The barrier that takes what is the last tensor before a pass that has windows."""
-        if p is None or p.pieces is not None or p.rows >= self._rows_behind(p):
+        if p is None or p.rows >= self._rows_behind(p):
             return None
         i = p.start
         while i < p.stop and isinstance(self.ops[i], Fork):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,6 +21,7 @@ from vaeport.runtime.search import Search
 from vaeport.runtime.survey import Survey
 from vaeport.vae import VAE
 
+Cut = Literal["space", "time"]
 ALL_ROWS = 2**31
 """More rows than there are: a pass without windows"""
 
@@ -27,17 +29,26 @@ ALL_ROWS = 2**31
 class Planner:
     """Plans for one half on one shape.
 
-    budget      bytes beside the weights; None: what is free on the device
     out_on_host the result lies in host memory, and takes none of the budget
+    may_cut     what a plan may cut; the pieces in time that a model always runs in are its own
     """
 
     def __init__(
-        self, vae: VAE, half: Half, shape: Sequence[int], *, profile: Profile | None = None, out_on_host: bool = False
+        self,
+        vae: VAE,
+        half: Half,
+        shape: Sequence[int],
+        *,
+        profile: Profile | None = None,
+        out_on_host: bool = False,
+        may_cut: Collection[Cut] = ("space", "time"),
     ) -> None:
+        require_shape(vae, half, shape)
         self.vae, self.half, self.shape = vae, half, tuple(shape)
         self.device, self.dtype = vae.device, vae.dtype
+        self._costs: dict[tuple[Pass, ...], Cost] = {}
         self.profile = profile or profile_of(self.device, self.dtype)
-        self.out_on_host = out_on_host
+        self.out_on_host, self.may_cut = out_on_host, may_cut
         with torch.device("meta"):
             twin = type(vae)(vae.arch).to(self.dtype).requires_grad_(False)
             self.x = torch.empty(self.shape, dtype=self.dtype)
@@ -57,7 +68,10 @@ class Planner:
         return Cost(counted.peak - (y.nbytes if self.out_on_host else 0), counted.seconds)
 
     def plan(self, budget: int | None = None) -> Plan:
-        """InputError with the least budget that would do, if this one is too small."""
+        """The fastest within that many bytes beside the weights; None: what is free on the device.
+
+        InputError with the least budget that would do, if this one is too small.
+        """
         budget = free_memory(self.device) if budget is None else budget
         found = self.within(budget)
         if found is None:
@@ -73,38 +87,54 @@ class Planner:
     def within(self, budget: int) -> Plan | None:
         """The fastest plan of at most `budget` bytes, or None."""
         plans = self._streams(budget) if self.local_in_time else self._bands(budget)
+        if not self.local_in_time and "space" not in self.may_cut:
+            plans = iter((self._uncut(),))
         return min((p for p in plans if p.cost.peak <= budget), key=lambda p: p.cost.seconds, default=None)
 
     def least(self, above: int) -> int:
-        """About the least budget that has a plan."""
-        low, high = above, max(self.whole.peak, above * 2)
-        for _ in range(8):
+        """About the least budget that has a plan, which is more than `above`."""
+        if self.local_in_time:
+            return min(p.cost.peak for p in self._streams(0))
+        low, high = above, max(self.whole.peak, 2 * above)
+        while high - low > high // 16:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.within(middle) else (middle, high)
+            low, high = (low, middle) if self._passes(middle) is not None else (middle, high)
+        while self.within(high) is None:
+            high += high // 16
         return high
+
+    def _uncut(self) -> Plan:
+        p = Pass(0, len(steps_of(self.layer)), ALL_ROWS)
+        return self._made("whole", HEIGHT, (p,), self.whole, "one piece")
 
     def _bands(self, budget: int) -> Iterator[Plan]:
         """Passes over rows, for what sees all of time and space."""
-        axis, ops = HEIGHT, steps_of(self.layer, self.shape[0])
-        survey = Survey(ops, self.x, axis, self.profile)
+        survey, aim = self._survey, budget
         shares = tuple(
             Stop(op.name, type(op.layer).__name__, survey.rows[i].seconds / self.whole.seconds, survey.rows[i].notes)
-            for i, op in enumerate(ops)
+            for i, op in enumerate(survey.ops)
             if i in survey.barriers and isinstance(op, Apply)
         )
-        out = 0 if self.out_on_host else survey.out.nbytes
-        aim, host = budget, self.device.type == "cuda"
         for _ in range(5):
-            passes = Search(survey, aim, out=out, host=host).passes()
+            passes = self._passes(aim)
             if passes is None:
                 return
-            cost = self._rehearsed(passes, axis, opened=True)
-            kind: Kind = "whole" if len(passes) == 1 and passes[0].rows >= survey.rows_after(len(ops)) else "bands"
-            why = "one piece" if kind == "whole" else f"{len(passes)} passes over bands of rows, nothing blended"
-            yield self._made(kind, axis, passes, cost, why, barriers=shares, frames=True)
+            cost = self._rehearsed(passes, HEIGHT, opened=True)
+            one = len(passes) == 1 and passes[0].rows >= survey.rows_after(len(survey.ops))
+            why = "one piece" if one else f"{len(passes)} passes over bands of rows, nothing blended"
+            yield self._made("whole" if one else "bands", HEIGHT, passes, cost, why, barriers=shares, frames=True)
             if cost.peak <= budget:
                 return
             aim = int(aim * min(budget / cost.peak, 0.97))
+
+    @cached_property
+    def _survey(self) -> Survey:
+        """Of the steps with image layers opened."""
+        return Survey(steps_of(self.layer, self.shape[0]), self.x, HEIGHT, self.profile)
+
+    def _passes(self, budget: int) -> tuple[Pass, ...] | None:
+        out = 0 if self.out_on_host else self._survey.out.nbytes
+        return Search(self._survey, budget, out=out, host=self.device.type == "cuda").passes()
 
     def _streams(self, budget: int) -> Iterator[Plan]:
         """Pieces of time, in windows of rows where one frame is too much."""
@@ -116,7 +146,7 @@ class Planner:
             yield self._made("stream", axis, (p,), cost, f"pieces of {pieces[1]} along {self._along}")
             if cost.peak <= budget:
                 return
-        if self.time != TIME:
+        if self.time != TIME or "space" not in self.may_cut:
             return
         yield from self._windows_in_time(axis, pieces, budget)
 
@@ -154,12 +184,20 @@ class Planner:
         own = self.vae.decode_pieces if self.half == "decoder" else self.vae.encode_pieces
         if own is not None:
             return [own]
+        if "time" not in self.may_cut:
+            n = self.shape[2]
+            return [(n, n)]
         rule = self.vae.contract.axes[0]
         counts = (256, 64, 16) if self.time == SAMPLES and self.vae.contract.modality == "audio" else (16, 8, 4, 2, 1)
         each = rule.multiple if self.half == "encoder" else 1
         return [(rule.offset or count * each, count * each) for count in counts]
 
     def _rehearsed(self, passes: tuple[Pass, ...], axis: int, *, opened: bool) -> Cost:
+        if passes not in self._costs:
+            self._costs[passes] = self._cost(passes, axis, opened=opened)
+        return self._costs[passes]
+
+    def _cost(self, passes: tuple[Pass, ...], axis: int, *, opened: bool) -> Cost:
         """The cost of passes; of a long stream, the beginning is run and the rest is taken for as dear."""
         pieces, x, scale = passes[0].pieces, self.x, 1.0
         if pieces is not None and self.time is not None:
@@ -196,6 +234,21 @@ class Planner:
             **fields,
         }
         return Plan(kind=kind, axis=axis, passes=passes, cost=cost, why=why, **known)
+
+
+def require_shape(vae: VAE, half: Half, shape: Sequence[int]) -> None:
+    """InputError for a shape that the half does not take."""
+    contract, decoding = vae.contract, half == "decoder"
+    if getattr(vae, half) is None:
+        raise InputError(f"this VAE was loaded without its {half}", fix=f"load it with load_{half}=True")
+    channels = contract.latent_channels if decoding else contract.channels
+    if len(shape) != 2 + len(contract.axes) or shape[1] != channels:
+        expected = f"{contract.layout} with {channels} channels"
+        raise InputError(f"the {half} takes another shape", expected=expected, found=list(shape))
+    for rule, n in zip(contract.axes, shape[2:], strict=True):
+        least = 1 if decoding else rule.least
+        if n < least:
+            raise InputError("the input is too short", where=f"axis {rule.name}", expected=f"at least {least}", found=n)
 
 
 def free_memory(device: torch.device) -> int:

@@ -9,10 +9,14 @@ from itertools import pairwise
 from math import inf
 
 from vaeport.runtime.passes import Pass
-from vaeport.runtime.program import depth_after, touched
+from vaeport.runtime.program import Apply, depth_after, touched
 from vaeport.runtime.survey import Survey
 
-_WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_FRAMES = 4
+"""of a piece, where windows run in pieces of time"""
+_SMALL = 2**24
+"""bytes of notes that need not be in the order of their positions"""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Leg:
     rows: int
     room: int
     seconds: float
+    pieces: tuple[int, int] | None = None
 
 
 class Search:
@@ -63,10 +68,18 @@ class Search:
             entries = self.survey.stack(j)
             made = len(entries) - touched(self.survey.ops[i:j], len(self.survey.stack(i)))
             fits = sum(entries[-made:]) <= room
-            yield Pass(i, j, leg.rows, None, None if fits or later is None else max(room, 0) // made)
+            yield Pass(i, j, leg.rows, leg.pieces, None if fits or later is None else max(room, 0) // made)
 
     def _leg(self, i: int, j: int) -> Leg | None:
-        """The pass with the largest windows that fit, or None."""
+        """The fastest pass that fits, or None."""
+        share = self._share_in_pieces(i, j)
+        ways = [self._windows(i, j, 1.0, None)]
+        if share is not None:
+            ways.append(self._windows(i, j, share, (_FRAMES, _FRAMES)))
+        return min((leg for leg in ways if leg is not None), key=lambda leg: leg.seconds, default=None)
+
+    def _windows(self, i: int, j: int, share: float, pieces: tuple[int, int] | None) -> Leg | None:
+        """With the largest windows that fit; share: of its working memory that pieces of time need."""
         survey = self.survey
         ops, before, after = survey.ops[i:j], survey.stack(i), survey.stack(j)
         kept = touched(ops, len(before))
@@ -74,33 +87,50 @@ class Search:
         # the input of the very first pass is the caller's, the output of the last one has its place
         reads = sum(before[kept:]) if i else 0
         writes = 0 if last else sum(after[kept:])
-        stores, total = max(reads, writes), survey.rows_after(j)
+        total = survey.rows_after(j)
         inside = [k for k in survey.barriers if i <= k < j]
         notes = sum(survey.rows[k].notes for k in inside)
         found = None
-        for count in _WINDOWS:
+        for count in _WINDOWS[pieces is not None :]:
             rows = -(-total // count)
             if count > 1 and rows == -(-total // (count // 2)):
                 break
             single = rows >= total
             overlap = survey.overlap(i, j, rows)
-            work = self._work(i, j, kept) * overlap * rows / total
+            window = overlap * rows / total
+            # bands of whole clips are put together while they are written
+            work = self._work(i, j, kept) * window * share + (0 if pieces is None or last else writes * rows / total)
             held = const + self.out + (0 if single else 2 * notes)
+            stores = max(reads, writes) + (0 if single or pieces is None else reads * window)
             room = int(self.budget - held - work)
-            spilled = max(0, stores - room)
+            spilled = max(0, int(stores) - room)
             if (spilled and not self.host) or room < 0:
                 continue
             later = [] if single else [k for k in inside if k > self._first(i)]
             again = sum(self._seconds(i, k) + survey.rows[k].note_seconds for k in later)
             moved = spilled * (2 + len(later)) / survey.profile.transfer
             copied = (reads + writes) / survey.profile.bandwidth
-            seconds = (self._seconds(i, j) + again) * overlap + copied + moved + count * len(ops) * 2e-5
-            leg = Leg(rows, room, seconds)
+            calls = count * (1 if pieces is None else -(-survey.frames(i) // pieces[1]))
+            seconds = (self._seconds(i, j) + again) * overlap + copied + moved + calls * len(ops) * 2e-5
+            leg = Leg(rows, room, seconds, pieces)
             if found is None or leg.seconds < found.seconds:
                 found = leg
             if not spilled:
                 break
         return found
+
+    def _share_in_pieces(self, i: int, j: int) -> float | None:
+        """Of the working memory of a pass, what pieces of time and the states between them need; None: they cannot."""
+        survey = self.survey
+        one = len(survey.stack(i)) == len(survey.stack(j)) == 1
+        if (
+            not one
+            or survey.frames(i) <= 2 * _FRAMES
+            or any(survey.rows[k].notes > _SMALL for k in survey.barriers if i <= k < j)
+        ):
+            return None
+        looks = sum(isinstance(op, Apply) and not survey.is_local_in_time(op) for op in survey.ops[i:j])
+        return min(1.0, (_FRAMES + 2 + looks) / survey.frames(i))
 
     def _first(self, i: int) -> int:
         """The barrier at a place takes its notes while the pass before writes."""

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vaeport.layers.layer import Barrier, Identity, Interval
+from vaeport.layers.layer import TIME, Barrier, Identity, Interval
 from vaeport.runtime.profile import Kernel, Profile
 from vaeport.runtime.program import Apply, Fork, Op, depth_after, grains, is_barrier, lengths, needed, run, touched
 from vaeport.runtime.rehearsal import Rehearsal
@@ -92,6 +92,15 @@ class Survey:
     def rows_after(self, i: int) -> int:
         """Rows of the last tensor before step i."""
         return lengths(self.local[:i], [self.input.shape[self.axis]], self.axis)[-1]
+
+    def frames(self, i: int) -> int:
+        """Frames of the last tensor before step i, 1 of an image."""
+        return 1 if self.input.dim() < 5 else lengths(self.local[:i], [self.input.shape[TIME]], TIME)[-1]
+
+    @staticmethod
+    def is_local_in_time(op: Apply) -> bool:
+        """Whether every frame goes through the step alone, or a barrier keeps it from being asked."""
+        return op.layer.needs((8, 9), TIME) in (None, (8, 9))
 
     def overlap(self, i: int, j: int, rows: int) -> float:
         """How many times as many rows as it gives a window of a pass works on, at worst."""

@@ -1,0 +1,205 @@
+"""`ParallelTiledVAE`: a VAE that encodes and decodes by plan, within a memory budget, on one device or several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from vaeport.errors import BlockedError, ConfigError
+from vaeport.layers import DiagonalGaussian, Layer
+from vaeport.runtime.bands import cuts
+from vaeport.runtime.passes import Passes, is_out_of_memory
+from vaeport.runtime.plan import Half, Plan
+from vaeport.runtime.planner import Cut, Planner, free_memory
+from vaeport.runtime.shards import Ranks, decode_sharded, encode_sharded
+from vaeport.vae import VAE, DecoderOutput, EncoderOutput
+
+_LESS = 0.7
+"""of the memory that a plan took when it did not fit"""
+
+
+class ParallelTiledVAE:
+    """Encodes and decodes any size and length as the VAE itself does, by plan. Nothing is blended; no gradients.
+
+    budget      bytes beside the weights, or "6GiB"; None: what is free when it runs
+    ranks       the devices that work together (`Ranks()` under torchrun); None: this one alone
+
+    Everything else is the VAE's own: `normalize`, `contract`, `config`, ...
+    The config's flags say which cuts a plan may make: `use_tiling` in space, `use_temporal_tiling` in time,
+    `use_parallel_tiling` over ranks; with none of them set, it may make all. A tiling that is asked for by name
+    (`tiling="official"`) is approximate, and belongs to `vaeport.load(..., tiling=...)`: ConfigError.
+    """
+
+    def __init__(self, vae: VAE, *, budget: int | str | None = None, ranks: Ranks | None = None) -> None:
+        if vae.config.tiling is not None:
+            fix = "wrap the VAE as it is without tiling"
+            raise ConfigError("plans are exact, this tiling is not", found=f"tiling {vae.config.tiling!r}", fix=fix)
+        self.vae = vae
+        self.ranks = Ranks() if ranks is None and vae.config.use_parallel_tiling else ranks
+        self.budget = None if budget is None else bytes_of(budget)
+        self._planners: dict[tuple[Half, tuple[int, ...], bool], Planner] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.vae, name)
+
+    def plan(self, shape: Sequence[int], half: Half = "decoder", *, out_on_host: bool = False) -> Plan:
+        """The plan for an input of that shape; InputError with the least budget that would do."""
+        return self._planner(half, tuple(shape), out_on_host).plan(self._bytes())
+
+    @overload
+    def encode(self, x: Tensor, return_dict: Literal[True] = True) -> EncoderOutput: ...
+    @overload
+    def encode(self, x: Tensor, return_dict: Literal[False]) -> tuple[DiagonalGaussian]: ...
+    def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[DiagonalGaussian]:
+        """As `VAE.encode`. On several ranks, the whole on each."""
+        vae = self.vae
+        if self.ranks is not None and self.ranks.size > 1:
+            found = encode_sharded(vae, x, self.ranks, gather="all")
+            assert found is not None
+            posterior = found
+        else:
+            encoder = vae._half("encoder")
+            vae._check(x, vae.contract.channels, [(a.name, a.least) for a in vae.contract.axes])
+            vae._require_legal(vae.contract.axes, x.shape[2:])
+            posterior = vae._posterior(self._run("encoder", encoder, x, None))
+        return EncoderOutput(posterior) if return_dict else (posterior,)
+
+    @overload
+    def decode(
+        self,
+        z: Tensor,
+        return_dict: Literal[True] = True,
+        *,
+        timestep: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        out: Tensor | None = None,
+    ) -> DecoderOutput: ...
+    @overload
+    def decode(
+        self,
+        z: Tensor,
+        return_dict: Literal[False],
+        *,
+        timestep: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        out: Tensor | None = None,
+    ) -> tuple[Tensor]: ...
+    def decode(
+        self,
+        z: Tensor,
+        return_dict: bool = True,
+        *,
+        timestep: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        out: Tensor | None = None,
+    ) -> DecoderOutput | tuple[Tensor]:
+        """As `VAE.decode`. On several ranks, the whole on each.
+
+        out     where the media goes, on the device or in host memory (pinned is faster), of one rank
+        """
+        vae = self.vae
+        if self.ranks is not None and self.ranks.size > 1:
+            found = decode_sharded(vae, z, self.ranks, gather="all", timestep=timestep, generator=generator)
+            assert found is not None
+            return DecoderOutput(found) if return_dict else (found,)
+        decoder = vae.decoder_at(timestep, generator)
+        vae._check(z, vae.contract.latent_channels, [(a.name, 1) for a in vae.contract.axes])
+        if out is not None:
+            self._require_room(z, out)
+        with torch.no_grad():
+            sample = vae._clamped(self._run("decoder", decoder, vae._raw(z), out))
+        return DecoderOutput(sample) if return_dict else (sample,)
+
+    def stream_decode(
+        self, z: Tensor, *, timestep: float | Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """The decoded media in chunks along time or samples, as soon as each is finished.
+
+        What sees all of time at once gives its chunks when all of it is done.
+        """
+        plan = self.plan(tuple(z.shape))
+        if plan.kind == "stream":
+            (only,) = plan.passes
+            assert only.pieces is not None
+            pieces = (z[:, :, a:b] for a, b in cuts(z.shape[2], *only.pieces))
+            yield from self.vae.stream_decode(pieces, timestep=timestep, generator=generator)
+        else:
+            yield self.decode(z, timestep=timestep, generator=generator).sample
+
+    def _run(self, half: Half, layer: Layer, x: Tensor, out: Tensor | None) -> Tensor:
+        """By plan; when memory turns out to be less, by the next smaller one, from the last finished frame."""
+        host = out is not None and out.device != x.device
+        planner, budget = self._planner(half, tuple(x.shape), host), self._bytes()
+        plan = planner.plan(budget)
+        run = Passes(plan.steps(layer), x, plan.axis, out)
+        while True:
+            try:
+                with torch.no_grad():
+                    return run.run(plan.passes)
+            except (BlockedError, RuntimeError) as error:
+                if not (isinstance(error, BlockedError) or is_out_of_memory(error)):
+                    raise
+                smaller = planner.within(int(_LESS * min(budget, plan.cost.peak)))
+                if smaller is None:
+                    what = "out of memory, and no smaller plan is left"
+                    fix = "free memory on the device, or decode a smaller piece; the latents are as they were"
+                    raise BlockedError(what, found=plan.why, fix=fix) from error
+                budget, plan = int(_LESS * min(budget, plan.cost.peak)), smaller
+            done, result = run.finished, run.out
+            if done and result is not None:
+                return self._rest(half, layer, x, result, done, budget)
+            run = Passes(plan.steps(layer), x, plan.axis, out)
+
+    def _rest(self, half: Half, layer: Layer, x: Tensor, out: Tensor, done: int, budget: int) -> Tensor:
+        """What comes after `done` frames, from a shorter clip: the first frame, and all that the rest needs."""
+        time = -1 if x.dim() == 3 else -3
+        first = self._first_piece(half)
+        needs = layer.needs((done, done + 1), time)
+        assert needs is not None
+        step = max(1, layer.rate(time).denominator)
+        start = max(first, first + (needs[0] - first) // step * step)
+        n = x.shape[time]
+        shorter = torch.cat((x.narrow(time, 0, first), x.narrow(time, start, n - start)), time)
+        skipped = int((start - first) * layer.rate(time))
+        planner = self._planner(half, tuple(shorter.shape), out.device != x.device)
+        plan = planner.plan(budget)
+        y = plan.run(layer, shorter)
+        rest = out.shape[time] - done
+        out.narrow(time, done, rest).copy_(y.narrow(time, done - skipped, rest))
+        return out
+
+    def _first_piece(self, half: Half) -> int:
+        rule = self.vae.contract.axes[0]
+        return max(1, rule.offset) * (1 if half == "decoder" or rule.offset else rule.multiple)
+
+    def _planner(self, half: Half, shape: tuple[int, ...], out_on_host: bool) -> Planner:
+        key = (half, shape, out_on_host)
+        if key not in self._planners:
+            config = self.vae.config
+            flags: dict[Cut, bool] = {"space": config.use_tiling, "time": config.use_temporal_tiling}
+            may_cut = [cut for cut, may in flags.items() if may or not any(flags.values())]
+            self._planners[key] = Planner(self.vae, half, shape, out_on_host=out_on_host, may_cut=may_cut)
+        return self._planners[key]
+
+    def _bytes(self) -> int:
+        return free_memory(self.vae.device) if self.budget is None else self.budget
+
+    def _require_room(self, z: Tensor, out: Tensor) -> None:
+        wanted = self.vae.contract.decoded_shape(tuple(z.shape))
+        if tuple(out.shape) != wanted or out.dtype != z.dtype:
+            found = f"{list(out.shape)}, {out.dtype}"
+            raise ConfigError("`out` does not fit the media", expected=f"{list(wanted)}, {z.dtype}", found=found)
+
+
+def bytes_of(size: int | str) -> int:
+    """ "4GiB", "500 MiB" or a number of bytes; ConfigError for anything else."""
+    if isinstance(size, int):
+        return size
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(?:([KMGT])i?B?)?\s*", size, re.IGNORECASE)
+    if found is None:
+        raise ConfigError("not an amount of memory", expected='such as "6GiB" or "500MiB"', found=repr(size))
+    return int(float(found[1]) * 1024 ** " KMGT".index((found[2] or " ").upper()))
