@@ -121,7 +121,7 @@ class _Timed:
             call()
             _synchronize(self.device)
             taken.append(max(ranks.agree(time.perf_counter() - started)))
-        return statistics.median(taken)
+        return float(statistics.median(taken))
 
 
 def _exactness(model: Model, ranks: Ranks) -> float:

@@ -29,7 +29,7 @@ from vaeport.runtime.tiling import (
     tiling_names,
     tiling_policy,
 )
-from vaeport.runtime.tiling.published import PUBLISHED, configured_tiling
+from vaeport.runtime.tiling.published import PUBLISHED
 from vaeport.vae import VAE
 
 SMALL = Axes.square(Axis(tile=32, stride=16))
@@ -170,24 +170,19 @@ def test_sample_size_is_the_tile(size: int | tuple[int, int]) -> None:
     assert policy.encode.height == policy.decode.width == Axis(tile=tile, stride=tile * 3 // 4)
 
 
-@pytest.mark.parametrize(
-    ("name", "flags", "found"),
-    [
-        ("wan", {"use_tiling": True}, "diffusers"),
-        ("wan", {"use_tiling": True, "use_temporal_tiling": True}, "diffusers"),
-        ("hunyuan_video", {"use_tiling": True}, "official-spatial"),
-        ("hunyuan_video", {"use_tiling": True, "use_temporal_tiling": True}, "official"),
-        ("hunyuan_video", {"tiling": "diffusers-framewise"}, "diffusers-framewise"),
-    ],
-)
-def test_flags_and_names(name: str, flags: dict[str, object], found: str) -> None:
-    vae = native(name)
-    assert configured_tiling(name, vae.arch, VideoVAEConfig(**flags)) == found
-    asked = type(vae)(vae.arch, VideoVAEConfig(**flags))
+def test_a_config_names_its_tiling() -> None:
+    vae = native("hunyuan_video")
+    asked = type(vae)(vae.arch, VideoVAEConfig(tiling="diffusers-framewise"))
     assert not isinstance(asked.encoder, TiledHalf)
     ours = tiled(asked)
-    assert (ours.config.tiling, ours.config.use_tiling) == (found, False)
-    assert ours.encoder.policy == tiling_policy(name, vae.arch, found)
+    assert ours.config.tiling == "diffusers-framewise"
+    assert ours.encoder.policy == tiling_policy("hunyuan_video", vae.arch, "diffusers-framewise")
+
+
+def test_flags_ask_for_nothing_approximate() -> None:
+    vae = native("wan")
+    asked = type(vae)(vae.arch, VideoVAEConfig(use_tiling=True))
+    refused(ConfigError, "by name|ParallelTiledVAE|one of diffusers", tiled, asked)
 
 
 def refused(error: type[Exception], words: str, call: object, *args: object, **options: object) -> None:
@@ -242,7 +237,6 @@ def test_a_model_without_a_first_frame_is_not_tiled_in_time() -> None:
 
 @pytest.mark.parametrize("config", [ImageVAEConfig, VideoVAEConfig, VAEConfig])
 def test_flags_that_contradict_each_other(config: type[VAEConfig]) -> None:
-    refused(ConfigError, "no executor for several GPUs", config, use_tiling=True, use_parallel_tiling=True)
     refused(ConfigError, "no effect without use_tiling|set both", config, use_temporal_tiling=True)
     refused(ConfigError, "names the axes by itself", config, tiling="official", use_tiling=True)
 

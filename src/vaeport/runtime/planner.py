@@ -24,6 +24,8 @@ from vaeport.vae import VAE
 Cut = Literal["space", "time"]
 ALL_ROWS = 2**31
 """More rows than there are: a pass without windows"""
+_TRIES = 12
+"""passes that are rehearsed, since the search for them only estimates"""
 
 
 class Planner:
@@ -115,17 +117,18 @@ class Planner:
             for i, op in enumerate(survey.ops)
             if i in survey.barriers and isinstance(op, Apply)
         )
-        for _ in range(5):
-            passes = self._passes(aim)
-            if passes is None:
-                return
+        tried: set[tuple[Pass, ...]] = set()
+        while len(tried) < _TRIES and (passes := self._passes(aim)) is not None:
+            aim = int(0.97 * aim)
+            if passes in tried:
+                continue
+            tried.add(passes)
             cost = self._rehearsed(passes, HEIGHT, opened=True)
             one = len(passes) == 1 and passes[0].rows >= survey.rows_after(len(survey.ops))
             why = "one piece" if one else f"{len(passes)} passes over bands of rows, nothing blended"
             yield self._made("whole" if one else "bands", HEIGHT, passes, cost, why, barriers=shares, frames=True)
             if cost.peak <= budget:
                 return
-            aim = int(aim * min(budget / cost.peak, 0.97))
 
     @cached_property
     def _survey(self) -> Survey:

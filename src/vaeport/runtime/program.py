@@ -193,6 +193,7 @@ def _grain(ops: Sequence[Op], axis: int, rate: Fraction = Fraction(1)) -> int:
 def run(ops: Sequence[Op], stack: Sequence[Placed], axis: int) -> list[Placed]:
     """The steps on windows of the stack's tensors. Rows at a cut that needed what was cut off are wrong."""
     found = list(stack)
+    del stack  # or what it holds would live as long as this call
     for op in ops:
         match op:
             case Apply(layer):

@@ -29,15 +29,17 @@ _MOVES = (_ATEN.copy_.default, _ATEN._to_copy.default)
 class Rehearsal(TorchDispatchMode):
     """Counts what runs within.
 
+    device      whose tensors are counted: "meta", or another to count what a real run holds
+
     peak        bytes of all tensors made within that were alive at once, with what kernels need beside them
     seconds     sum over all operations
     flops       of convolutions, matrix products and attention
     moved       bytes between device and host
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, device: str = "meta") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.profile = profile
+        self.profile, self.device = profile, device
         self.live = self.peak = self.flops = self.moved = 0
         self.seconds = 0.0
         self.kernels: set[Kernel] = set()
@@ -55,10 +57,10 @@ class Rehearsal(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _MOVES and (parked := self._parked(func, args, kwargs)) is not None:
+        if func in _MOVES and self.device == "meta" and (parked := self._parked(func, args, kwargs)) is not None:
             return parked
         out = func(*args, **kwargs)
-        made = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.is_meta]
+        made = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.device.type == self.device]
         taken = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         for t in made:
             self._hold(t)
@@ -118,7 +120,7 @@ class _Attention(TorchFunctionMode):
         self.rehearsal = rehearsal
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not F.scaled_dot_product_attention or not args[0].is_meta:
+        if func is not F.scaled_dot_product_attention or args[0].device.type != "meta":
             return func(*args, **(kwargs or {}))
         q, k, v = args[:3]
         y = q.new_empty((*q.shape[:-1], v.shape[-1]))
@@ -128,4 +130,5 @@ class _Attention(TorchFunctionMode):
 
 
 def _is_view(t: Tensor, taken: list[Tensor]) -> bool:
-    return any(t.untyped_storage()._cdata == other.untyped_storage()._cdata for other in taken if other.is_meta)
+    storage = t.untyped_storage()._cdata
+    return any(storage == other.untyped_storage()._cdata for other in taken)

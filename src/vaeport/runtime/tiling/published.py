@@ -85,14 +85,14 @@ def tiling_policy(model: str, arch: VAEArchConfig, tiling: str) -> Policy:
 
 
 def configured_tiling(model: str, arch: VAEArchConfig, config: VAEConfig) -> str:
-    """The name of the tiling that a config asks for, by name or by flags; ConfigError if it asks for none."""
+    """The name of the tiling that a config asks for; ConfigError if it names none, since flags ask for exact plans."""
     if config.tiling:
         return config.tiling
-    if not config.use_tiling:
-        raise ConfigError("which tiling?", expected=f"one of {', '.join(tiling_names(model, arch)) or 'none'}")
-    names = tiling_names(model, arch) or ("",)
-    spatial = f"{names[0]}-spatial"
-    return names[0] if config.use_temporal_tiling or spatial not in names else spatial
+    names = f"one of {', '.join(tiling_names(model, arch)) or 'none'}"
+    if config.use_tiling:
+        fix = f"for exact plans `ParallelTiledVAE(vae)`; for what published code gives, tiling={names}"
+        raise ConfigError("use_tiling: published tilings change the result, so they are asked for by name", fix=fix)
+    raise ConfigError("which tiling?", expected=names)
 
 
 def _names(model: str, arch: VAEArchConfig) -> Iterator[str]:

@@ -72,7 +72,7 @@ def tiled(vae: VAE, tiling: str | Policy | None = None) -> VAE:
     """A VAE of the same class that shares all weights with `vae` and encodes and decodes tile by tile.
 
     tiling      name of a published tiling of the model ("official", "diffusers", "diffusers-framewise", ...), a policy
-                of one's own, or None for what `vae.config` asks for
+                of one's own, or None for the one that `vae.config` names
 
     Tiling is approximate: it gives what the published code gives when that tiles. An input no larger than a tile runs
     whole. ConfigError names the tilings that the model has, and refuses audio and a VAE that is tiled already.

@@ -1,0 +1,132 @@
+"""`ParallelTiledVAE`: the VAE's own results within a budget, and what it does when memory is less than planned."""
+
+from __future__ import annotations
+
+from copy import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+import vaeport
+from tests.layers.laws import STREAMED, difference
+from tests.narrow import latent, media, native
+from vaeport.configs import VideoVAEConfig
+from vaeport.errors import BlockedError, ConfigError, InputError
+from vaeport.layers import HEIGHT, TIME, Chain, Layer
+from vaeport.layers.layer import Chunk, State
+from vaeport.runtime.parallel import ParallelTiledVAE, bytes_of
+
+NAMES = ("kl", "wan", "wan2_2", "hunyuan_video", "ltx5", "ltx2", "oobleck8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_encode_and_decode(name: str) -> None:
+    vae, x, z = native(name), media(name), latent(name)
+    ours = ParallelTiledVAE(vae, budget="1GiB")
+    assert difference(ours.encode(x).latent_dist.parameters, vae.encode(x).latent_dist.parameters) <= STREAMED
+    whole = vae.decode(z).sample
+    assert difference(ours.decode(z).sample, whole) <= STREAMED
+    assert difference(ours.decode(z, False)[0], whole) <= STREAMED
+    assert difference(torch.cat(list(ours.stream_decode(z)), 2), whole) <= STREAMED
+    assert ours.contract is vae.contract
+    assert ours.normalize(z).shape == z.shape
+
+
+def test_within_a_budget() -> None:
+    vae, z = native("kl"), latent("kl").repeat(1, 1, 8, 4)
+    ours = ParallelTiledVAE(vae, budget=vae.plan(tuple(z.shape), budget="1GiB").whole.peak // 2)
+    assert ours.plan(tuple(z.shape)).kind == "bands"
+    out = torch.empty(vae.contract.decoded_shape(tuple(z.shape)), dtype=z.dtype)
+    assert ours.decode(z, out=out).sample is out
+    assert difference(out, vae.decode(z).sample) <= STREAMED
+    with pytest.raises(InputError, match="no plan fits"):
+        ParallelTiledVAE(vae, budget="1KiB").decode(z)
+
+
+def test_noise_is_drawn_once_for_all_windows() -> None:
+    vae, z = native("ltx1"), latent("ltx1")
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    ours = ParallelTiledVAE(vae, budget="1GiB").decode(z, timestep=0.05, generator=generators[0]).sample
+    assert difference(ours, vae.decode(z, timestep=0.05, generator=generators[1]).sample) <= STREAMED
+
+
+class Tight(Layer):
+    """Has no memory for more than so many rows from some piece on; stands at the end of a decoder."""
+
+    def __init__(self, rows: int, after: int) -> None:
+        super().__init__()
+        self.rows, self.after, self.pieces, self.refused = rows, after, 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
+        if x is not None:
+            self.pieces += 1
+            if self.pieces > self.after and x.shape[HEIGHT] > self.rows:
+                self.refused += 1
+                raise torch.OutOfMemoryError("no memory for so many rows")
+        return x, state
+
+
+@pytest.mark.parametrize("name", ["wan", "ltx5"])
+def test_it_goes_on_from_the_last_finished_frame(name: str) -> None:
+    """A clip whose frames turn out too large halfway ends in windows of rows; its first frames are not made again."""
+    vae, z = native(name), latent(name).repeat(1, 1, 16 if name == "wan" else 8, 4, 1)[:1]
+    tight = Tight(rows=z.shape[HEIGHT] * vae.contract.axes[1].multiple // 2 + 40, after=40 if name == "wan" else 30)
+    twin = copy(vae)
+    twin._modules = {**vae._modules, "decoder": Chain(*vae.decoder.flat(), tight)}
+    whole = vae.decode(z).sample
+    ours = ParallelTiledVAE(twin, budget="2GiB").decode(z).sample
+    assert tight.refused == 1
+    assert difference(ours, whole) <= STREAMED
+    if name == "wan":
+        assert tight.pieces < 40 + 3 * z.shape[TIME]
+
+
+def test_no_smaller_plan_is_left() -> None:
+    vae = native("kl")
+    twin = copy(vae)
+    twin._modules = {**vae._modules, "decoder": Chain(Refuses(), vae.decoder)}
+    with pytest.raises(BlockedError, match="out of memory") as refused:
+        ParallelTiledVAE(twin, budget="1GiB").decode(latent("kl"))
+    assert "latents" in str(refused.value.fix)
+
+
+class Refuses(Layer):
+    """Never has memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("none left")
+
+
+def test_what_is_refused() -> None:
+    vae = native("wan")
+    named = type(vae)(vae.arch, VideoVAEConfig(tiling="diffusers"))
+    with pytest.raises(ConfigError, match="plans are exact, this tiling is not"):
+        ParallelTiledVAE(named)
+    with pytest.raises(ConfigError, match="does not fit the media"):
+        ParallelTiledVAE(vae, budget="1GiB").decode(latent("wan"), out=torch.empty(1, 3, 2, 2, 2))
+    with pytest.raises(InputError, match="knows no timestep"):
+        ParallelTiledVAE(vae, budget="1GiB").decode(latent("wan"), timestep=0.1)
+    with pytest.raises(InputError, match="another shape"):
+        vae.plan((1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("6GiB", 6 << 30), ("1.5 GiB", 3 << 29), ("500MB", 500 << 20), ("12k", 12 << 10), ("7", 7), (9, 9)],
+)
+def test_amounts(text: str | int, found: int) -> None:
+    assert bytes_of(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GiB", "3 XiB", "1e9"])
+def test_no_amounts(text: str) -> None:
+    with pytest.raises(ConfigError, match="not an amount of memory"):
+        bytes_of(text)
+
+
+def test_public_name() -> None:
+    assert vaeport.ParallelTiledVAE is ParallelTiledVAE
