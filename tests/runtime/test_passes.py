@@ -66,7 +66,8 @@ def test_windows_in_pieces_of_time(name: str, of: str, data: st.DataObject) -> N
     place = data.draw(st.sampled_from(alone(ops)))
     pieces = (1, 4) if of == "encoder" else (1, 1)
     rows = st.integers(1, 40)
-    first = Pass(0, place, 2**31 if 0 <= sees_all < place else data.draw(rows), pieces)
+    waiting = data.draw(st.sampled_from((None, 0)))
+    first = Pass(0, place, 2**31 if 0 <= sees_all < place else data.draw(rows), pieces, waiting)
     second = Pass(place, len(ops), 2**31 if sees_all >= place else data.draw(rows), pieces)
     assert difference(Passes(ops, x, axis).run([first, second]), layer(x)) <= STREAMED
 

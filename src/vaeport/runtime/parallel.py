@@ -9,13 +9,14 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from vaeport.errors import BlockedError, ConfigError
+from vaeport.errors import BlockedError, ConfigError, InputError, VaeportError
 from vaeport.layers import DiagonalGaussian, Layer
 from vaeport.runtime.bands import cuts
 from vaeport.runtime.passes import Passes, is_out_of_memory
 from vaeport.runtime.plan import Half, Plan
 from vaeport.runtime.planner import Cut, Planner, free_memory
 from vaeport.runtime.shards import Ranks, decode_sharded, encode_sharded
+from vaeport.runtime.shards.ranks import RefusedError
 from vaeport.vae import VAE, DecoderOutput, EncoderOutput
 
 _LESS = 0.7
@@ -57,8 +58,9 @@ class ParallelTiledVAE:
     def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[DiagonalGaussian]:
         """As `VAE.encode`. On several ranks, the whole on each."""
         vae = self.vae
-        if self.ranks is not None and self.ranks.size > 1:
-            found = encode_sharded(vae, x, self.ranks, gather="all")
+        if (ranks := self._several()) is not None:
+            with ranks.together():
+                found = encode_sharded(vae, x, ranks, gather="all", plan=self._agreed("encoder", x, ranks))
             assert found is not None
             posterior = found
         else:
@@ -99,11 +101,18 @@ class ParallelTiledVAE:
     ) -> DecoderOutput | tuple[Tensor]:
         """As `VAE.decode`. On several ranks, the whole on each.
 
-        out     where the media goes, on the device or in host memory (pinned is faster), of one rank
+        out     where the media goes, on the device or in host memory (pinned is faster); ConfigError on several ranks,
+                where `decode_sharded(on_stripe=...)` hands over every part
         """
         vae = self.vae
-        if self.ranks is not None and self.ranks.size > 1:
-            found = decode_sharded(vae, z, self.ranks, gather="all", timestep=timestep, generator=generator)
+        if (ranks := self._several()) is not None:
+            if out is not None:
+                fix = "use vaeport.runtime.shards.decode_sharded(on_stripe=...)"
+                raise ConfigError("`out` is for one rank", found=f"{ranks.size} ranks", fix=fix)
+            with ranks.together():
+                plan = self._agreed("decoder", z, ranks)
+                given: dict[str, Any] = {"timestep": timestep, "generator": generator}
+                found = decode_sharded(vae, z, ranks, gather="all", plan=plan, **given)
             assert found is not None
             return DecoderOutput(found) if return_dict else (found,)
         decoder = vae.decoder_at(timestep, generator)
@@ -172,6 +181,25 @@ class ParallelTiledVAE:
         out.narrow(time, done, rest).copy_(y.narrow(time, done - skipped, rest))
         return out
 
+    def _several(self) -> Ranks | None:
+        return self.ranks if self.ranks is not None and self.ranks.size > 1 else None
+
+    def _agreed(self, half: Half, x: Tensor, ranks: Ranks) -> Plan:
+        """Rank 0's plan for the least budget of all ranks: each has to do the same, whatever its own profile says."""
+        budget = min(ranks.agree(self._bytes()))
+        plan: Plan | None = None
+        error: VaeportError | None = None
+        if ranks.rank == 0:
+            try:
+                plan = self._planner(half, tuple(x.shape), False).plan(budget)
+            except VaeportError as found:
+                error = found
+        agreed: Plan | None
+        (agreed, said), *_ = ranks.agree((plan, None if error is None else str(error)))
+        if agreed is None:
+            raise RefusedError(error or InputError(f"rank 0 made no plan: {said}", where=f"rank {ranks.rank}"))
+        return agreed
+
     def _first_piece(self, half: Half) -> int:
         rule = self.vae.contract.axes[0]
         return max(1, rule.offset) * (1 if half == "decoder" or rule.offset else rule.multiple)
@@ -182,7 +210,10 @@ class ParallelTiledVAE:
             config = self.vae.config
             flags: dict[Cut, bool] = {"space": config.use_tiling, "time": config.use_temporal_tiling}
             may_cut = [cut for cut, may in flags.items() if may or not any(flags.values())]
-            self._planners[key] = Planner(self.vae, half, shape, out_on_host=out_on_host, may_cut=may_cut)
+            shards: dict[str, Any] = {}
+            if self.ranks is not None:
+                shards = {"ranks": self.ranks.size, "overlap": self.ranks.overlap}
+            self._planners[key] = Planner(self.vae, half, shape, out_on_host=out_on_host, may_cut=may_cut, **shards)
         return self._planners[key]
 
     def _bytes(self) -> int:

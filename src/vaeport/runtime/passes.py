@@ -31,6 +31,8 @@ from vaeport.runtime.program import (
     without_loose_forks,
 )
 
+_SLICES, _FEWEST_ROWS = 4, 4
+"""slices of host memory to a window, and how small they may be: what a window reads of its neighbours is moved too"""
 Progress = Callable[[int, int], None]
 """Passes done, and how many there are"""
 
@@ -56,10 +58,14 @@ class Passes:
     Audio has one axis for both, and no windows.
 
     out         where the result goes, on any device; None: a new tensor on that of x
+    halves      whether a window that does not fit into memory is halved; not where other ranks rely on its size
     finished    frames of it that are there, while a pass without windows streams
     """
 
-    def __init__(self, ops: Sequence[Op], x: Tensor, axis: int, out: Tensor | None = None) -> None:
+    def __init__(
+        self, ops: Sequence[Op], x: Tensor, axis: int, out: Tensor | None = None, *, halves: bool = True
+    ) -> None:
+        self.halves = halves
         self.ops, self.axis, self.device, self.out = list(ops), axis, x.device, out
         self.time = SAMPLES if x.dim() == 3 else TIME
         self.geometry = tuple(ops)  # steps that are done are forgotten in self.ops
@@ -89,7 +95,10 @@ class Passes:
                 self._write(p, following, whole=whole)
             else:
                 self._stream(p, following, whole=whole)
-        except _TooLargeError:
+        except _TooLargeError as refused:
+            if p.pieces is not None:  # windows of whole streams overlap by all that they reach: another plan is better
+                what = "out of memory, for all that it ran in pieces of time"
+                raise BlockedError(what, found=refused, fix="plan with a smaller budget") from None
             self._shrink(p.rows)
             return False
         for i in range(p.start, p.stop):  # what settled barriers hold is not needed again
@@ -146,7 +155,8 @@ class Passes:
                 for source, (first, _) in zip(self.stack[kept:], later, strict=True):
                     source.release(first)
 
-        self._windows(total, p.rows, one, fixed=whole and any(is_barrier(op, self.axis) for op in ops))
+        fixed = whole and any(is_barrier(op, self.axis) for op in ops)
+        self._windows(total, p.rows, one, fixed=fixed, final=then is None)
         self.stack[kept:] = sinks
 
     def _stream(self, p: Pass, then: Pass | None, *, whole: bool) -> None:
@@ -156,7 +166,7 @@ class Passes:
         assert p.pieces is not None
         pieces, later = p.pieces, layer.length(source.size(self.time), self.time)
         # pieces are kept as they come if they are whole
-        sink = Bands(self.time if whole else self.axis, self.device, p.resident)
+        sink = Bands(self.time if whole else self.axis, self.device, p.resident, self._slices(total, then, whole=whole))
         following = self._barrier_behind(then)
 
         def one(start: int, stop: int) -> None:
@@ -180,7 +190,7 @@ class Passes:
                 ((first, _),) = self._reach(ops, [(stop, total)])
                 source.release(first)
 
-        self._windows(total, p.rows, one, fixed=whole)
+        self._windows(total, p.rows, one, fixed=whole, final=then is None)
         if then is not None:
             self.stack = [sink]
 
@@ -254,11 +264,23 @@ class Passes:
             i += 1
         return self._barrier(i) if i < p.stop else None
 
+    def _slices(self, total: int, then: Pass | None, *, whole: bool) -> tuple[int, int] | None:
+        """How whole frames are cut in host memory, of whose `total` rows a window of the next pass reads a part."""
+        if then is None or not whole or then.rows >= (behind := self._rows_behind(then)):
+            return None
+        return self.axis, max(_FEWEST_ROWS, total * then.rows // (behind * _SLICES))
+
     def _rows_behind(self, p: Pass) -> int:
         return lengths(self.geometry[: p.stop], [self.rows], self.axis)[-1]
 
-    def _windows(self, total: int, rows: int, one: Callable[[int, int], None], *, fixed: bool = False) -> None:
-        """`one` for each window; a window that does not fit into memory is halved, and the run goes on from there."""
+    def _windows(
+        self, total: int, rows: int, one: Callable[[int, int], None], *, fixed: bool = False, final: bool = False
+    ) -> None:
+        """`one` for each window; a window that does not fit into memory is halved, and the run goes on from there.
+
+        fixed   it is not halved, _TooLargeError
+        final   nothing that comes later looks at what a window leaves
+        """
         start = 0
         while start < total:
             stop = min(start + rows, total)
@@ -267,13 +289,13 @@ class Passes:
                 start = stop
                 continue
             except RuntimeError as error:
-                if not is_out_of_memory(error):
+                if not (self.halves and is_out_of_memory(error)):
                     raise
                 if stop - start == 1:
                     what = "out of memory, however small the windows"
                     raise BlockedError(what, found=str(error).partition("\n")[0], fix="plan with a budget") from None
                 if fixed:
-                    raise _TooLargeError from None
+                    raise _TooLargeError(str(error).partition("\n")[0]) from None
             rows = self._shrink(stop - start)
 
     def _shrink(self, rows: int) -> int:

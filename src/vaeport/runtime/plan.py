@@ -46,6 +46,8 @@ class Plan:
 
     shape       of the input
     kind        "whole"; "stream": pieces of time or samples; "bands": windows of rows
+    ranks       devices that share the work, each of which runs the passes on its own stripe
+    shared      the axis along which the stripes lie; None for one device
     frames      whether image layers are steps of their own (see `program.steps_of`)
     cost, whole what the plan takes, and what the run in one piece would
     """
@@ -62,6 +64,8 @@ class Plan:
     why: str
     barriers: tuple[Stop, ...] = ()
     frames: bool = False
+    ranks: int = 1
+    shared: int | None = None
 
     @property
     def relative(self) -> float:
@@ -73,9 +77,9 @@ class Plan:
         return steps_of(layer, self.shape[0] if self.frames else None)
 
     def run(self, layer: Layer, x: Tensor, out: Tensor | None = None, progress: Progress | None = None) -> Tensor:
-        """`layer(x)`, by this plan."""
+        """`layer(x)`, by this plan; on several ranks, of the own stripe by the own shard."""
         with torch.no_grad():
-            return Passes(self.steps(layer), x, self.axis, out).run(self.passes, progress)
+            return Passes(self.steps(layer), x, self.axis, out, halves=self.ranks == 1).run(self.passes, progress)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and strings."""
@@ -85,6 +89,8 @@ class Plan:
             "device": self.device,
             "dtype": self.dtype,
             "kind": self.kind,
+            "ranks": self.ranks,
+            "shared": self.shared,
             "exact": True,
             "why": self.why,
             "passes": [_pass_json(p) for p in self.passes],
@@ -98,7 +104,8 @@ class Plan:
     def lines(self) -> Sequence[str]:
         """For people."""
         found = [
-            f"{self.half} {list(self.shape)} in {self.dtype} on {self.device}: {self.why}",
+            f"{self.half} {list(self.shape)} in {self.dtype} on {self.device}: exact, {self.why}"
+            + (f", of a stripe on each of {self.ranks} ranks" if self.ranks > 1 else ""),
             f"  peak {size(self.cost.peak)} beside the weights, whole {size(self.whole.peak)}; "
             f"time {self.relative:.2f} of the whole run's"
             + (f"; {size(self.cost.moved)} through host memory" if self.cost.moved else ""),

@@ -10,14 +10,16 @@ from typing import Any, Literal
 import torch
 
 from vaeport.errors import ConfigError, InputError
-from vaeport.layers.layer import HEIGHT, SAMPLES, TIME, Layer
-from vaeport.runtime.bands import cuts
-from vaeport.runtime.passes import Pass, Passes
+from vaeport.layers.layer import HEIGHT, SAMPLES, TIME, Barrier, Layer
+from vaeport.runtime.foretold import foretold
+from vaeport.runtime.passes import Pass
 from vaeport.runtime.plan import Cost, Half, Kind, Plan, Stop, size
 from vaeport.runtime.profile import Profile, profile_of
 from vaeport.runtime.program import Apply, Op, is_barrier, lengths, steps_of
 from vaeport.runtime.rehearsal import Rehearsal
 from vaeport.runtime.search import Search
+from vaeport.runtime.shards.rehearsed import busiest
+from vaeport.runtime.shards.run import longer_axis
 from vaeport.runtime.survey import Survey
 from vaeport.vae import VAE
 
@@ -33,6 +35,10 @@ class Planner:
 
     out_on_host the result lies in host memory, and takes none of the budget
     may_cut     what a plan may cut; the pieces in time that a model always runs in are its own
+    ranks       how many devices share the work, each of which runs its own stripe whole or in pieces of time
+    overlap     of the ranks (see `Ranks`)
+    device, dtype
+                that it will run on and in; None: the VAE's own
     """
 
     def __init__(
@@ -44,10 +50,14 @@ class Planner:
         profile: Profile | None = None,
         out_on_host: bool = False,
         may_cut: Collection[Cut] = ("space", "time"),
+        ranks: int = 1,
+        overlap: int = 64,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         require_shape(vae, half, shape)
         self.vae, self.half, self.shape = vae, half, tuple(shape)
-        self.device, self.dtype = vae.device, vae.dtype
+        self.device, self.dtype = device or vae.device, dtype or vae.dtype
         self._costs: dict[tuple[Pass, ...], Cost] = {}
         self.profile = profile or profile_of(self.device, self.dtype)
         self.out_on_host, self.may_cut = out_on_host, may_cut
@@ -58,16 +68,33 @@ class Planner:
         assert layer is not None
         self.layer: Layer = layer
         self.time = {"video": TIME, "audio": SAMPLES}.get(vae.contract.modality)
-        self.local_in_time = self.time is not None and self.layer.needs((0, 1), self.time) is not None
-        self.whole = self._whole()
+        self.whole = self.uncut = self._in_one_piece()
+        self.ranks, self.shared = ranks, None if ranks == 1 else longer_axis(vae, self.x)
+        if self.shared is not None:
+            self.layer, self.x = busiest(self.layer, self.x, self.shared, ranks, overlap)
+            self.uncut = self._in_one_piece()
+        self.streams = (
+            self.time is not None and self.time != self.shared and self.layer.needs((0, 1), self.time) is not None
+        )
 
-    def _whole(self) -> Cost:
+    def _in_one_piece(self) -> Cost:
         with torch.no_grad(), Rehearsal(self.profile) as counted:
             y = self.layer(self.x)
         if unknown := counted.kernels - self.profile.rate.keys():
             self.profile.measure(unknown, self.device, self.dtype)
-            return self._whole()
+            return self._in_one_piece()
         return Cost(counted.peak - (y.nbytes if self.out_on_host else 0), counted.seconds)
+
+    @cached_property
+    def cuts_space(self) -> bool:
+        """Whether passes may run in windows of rows."""
+        return "space" in self.may_cut and self.ranks == 1 and self._whole_only is None
+
+    @cached_property
+    def _whole_only(self) -> str | None:
+        """A layer that sees all of an axis and takes no notes, if there is one."""
+        found = (op for op in steps_of(self.layer, self.shape[0]) if isinstance(op, Apply))
+        return next((_name(op) for op in found if is_barrier(op, HEIGHT) and not isinstance(op.layer, Barrier)), None)
 
     def plan(self, budget: int | None = None) -> Plan:
         """The fastest within that many bytes beside the weights; None: what is free on the device.
@@ -88,15 +115,18 @@ class Planner:
 
     def within(self, budget: int) -> Plan | None:
         """The fastest plan of at most `budget` bytes, or None."""
-        plans = self._streams(budget) if self.local_in_time else self._bands(budget)
-        if not self.local_in_time and "space" not in self.may_cut:
-            plans = iter((self._uncut(),))
+        if self.streams:
+            plans = self._streams(budget)
+        else:
+            plans = self._bands(budget) if self.cuts_space else iter((self._uncut(),))
         return min((p for p in plans if p.cost.peak <= budget), key=lambda p: p.cost.seconds, default=None)
 
     def least(self, above: int) -> int:
         """About the least budget that has a plan, which is more than `above`."""
-        if self.local_in_time:
+        if self.streams:
             return min(p.cost.peak for p in self._streams(0))
+        if not self.cuts_space:
+            return self.uncut.peak
         low, high = above, max(self.whole.peak, 2 * above)
         while high - low > high // 16:
             middle = (low + high) // 2
@@ -107,7 +137,8 @@ class Planner:
 
     def _uncut(self) -> Plan:
         p = Pass(0, len(steps_of(self.layer)), ALL_ROWS)
-        return self._made("whole", HEIGHT, (p,), self.whole, "one piece")
+        why = "one piece" if self._whole_only is None else f"one piece, since {self._whole_only} runs whole only"
+        return self._made("whole", HEIGHT, (p,), self.uncut, why)
 
     def _bands(self, budget: int) -> Iterator[Plan]:
         """Passes over rows, for what sees all of time and space."""
@@ -149,7 +180,7 @@ class Planner:
             yield self._made("stream", axis, (p,), cost, f"pieces of {pieces[1]} along {self._along}")
             if cost.peak <= budget:
                 return
-        if self.time != TIME or "space" not in self.may_cut:
+        if self.time != TIME or not self.cuts_space:
             return
         yield from self._windows_in_time(axis, pieces, budget)
 
@@ -160,10 +191,10 @@ class Planner:
         last = max((i for i, op in enumerate(ops) if is_barrier(op, axis)), default=-1)
         places = [i for i in survey.places if 0 < i < end and _changes_size(ops[i if decoding else i - 1], axis)]
         waiting = 0 if self.device.type == "cuda" else None
-        for count in (2, 4, 8, 16):
-            for k in places:
-                if (k > last) != decoding:
-                    continue
+        for k in places:
+            if (k > last) != decoding:
+                continue
+            for count in (2, 4, 8, 16):
                 windows = (0 if decoding else -(-survey.rows_after(k) // count), -(-survey.rows_after(end) // count))
                 first = Pass(0, k, ALL_ROWS if decoding else windows[0], pieces, waiting)
                 second = Pass(k, end, windows[1] if decoding else ALL_ROWS, self._pieces_behind(ops[:k], pieces))
@@ -171,6 +202,8 @@ class Planner:
                 where = f"from {_name(ops[k])} on" if decoding else f"up to {_name(ops[k - 1])}"
                 why = f"pieces of {pieces[1]} along time, {where} in {count} windows of rows"
                 yield self._made("bands", axis, (first, second), cost, why)
+                if cost.peak <= budget:
+                    break  # more windows are slower
 
     def _pieces_behind(self, ops: Sequence[Op], pieces: tuple[int, int]) -> tuple[int, int]:
         """The pieces that a first and another piece become behind the steps."""
@@ -201,29 +234,8 @@ class Planner:
         return self._costs[passes]
 
     def _cost(self, passes: tuple[Pass, ...], axis: int, *, opened: bool) -> Cost:
-        """The cost of passes; of a long stream, the beginning is run and the rest is taken for as dear."""
-        pieces, x, scale = passes[0].pieces, self.x, 1.0
-        if pieces is not None and self.time is not None:
-            n, short = x.shape[self.time], pieces[0] + self._until_steady(pieces[1])
-            if n > short + pieces[1]:
-                scale = len(cuts(n, *pieces)) / len(cuts(short, *pieces))
-                x = x.narrow(self.time, 0, short)
-        with torch.no_grad(), Rehearsal(self.profile) as counted:
-            run = Passes(steps_of(self.layer, self.shape[0] if opened else None), x, axis)
-            y = run.run(passes)
-        beyond = int(y.nbytes * (scale - 1))
-        out = 0 if not self.out_on_host else y.nbytes
-        peak = counted.peak - out + (0 if self.out_on_host else beyond)
-        return Cost(peak, counted.seconds * scale, int(counted.moved * scale))
-
-    def _until_steady(self, piece: int) -> int:
-        """Positions after which no state of a stream grows any more: as far as layers look ahead, and some pieces."""
-        assert self.time is not None
-        far = 4096
-        found = self.layer.needs((far, far + 1), self.time)
-        assert found is not None
-        ahead = found[1] - far / self.layer.rate(self.time)
-        return (max(0, -int(-ahead // piece)) + 4) * piece
+        ops = steps_of(self.layer, self.shape[0] if opened else None)
+        return foretold(ops, self.layer, self.x, passes, axis, self.time, self.profile, out_on_host=self.out_on_host)
 
     def _made(self, kind: Kind, axis: int, passes: tuple[Pass, ...], cost: Cost, why: str, **fields: Any) -> Plan:
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
@@ -234,6 +246,8 @@ class Planner:
             "device": device,
             "dtype": dtype,
             "whole": self.whole,
+            "ranks": self.ranks,
+            "shared": self.shared,
             **fields,
         }
         return Plan(kind=kind, axis=axis, passes=passes, cost=cost, why=why, **known)

@@ -44,6 +44,7 @@ class Survey:
             Apply(Identity(), op.name) if isinstance(op, Apply) and is_barrier(op, axis) else op for op in ops
         )
         self.rows: list[Row] = []
+        self._overlaps: dict[tuple[int, int, int], float] = {}
         self.kernels: set[Kernel] = set()
         stack = [(x, 0)]
         with torch.no_grad():
@@ -91,7 +92,16 @@ class Survey:
 
     def rows_after(self, i: int) -> int:
         """Rows of the last tensor before step i."""
-        return lengths(self.local[:i], [self.input.shape[self.axis]], self.axis)[-1]
+        return self._lengths[i]
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        stack = [self.input.shape[self.axis]]
+        found = stack[:]
+        for op in self.local:
+            stack = lengths([op], stack, self.axis)
+            found.append(stack[-1])
+        return found
 
     def frames(self, i: int) -> int:
         """Frames of the last tensor before step i, 1 of an image."""
@@ -104,6 +114,12 @@ class Survey:
 
     def overlap(self, i: int, j: int, rows: int) -> float:
         """How many times as many rows as it gives a window of a pass works on, at worst."""
+        key = (i, j, rows)
+        if key not in self._overlaps:
+            self._overlaps[key] = self._overlap(i, j, rows)
+        return self._overlaps[key]
+
+    def _overlap(self, i: int, j: int, rows: int) -> float:
         total = self.rows_after(j)
         if rows >= total:
             return 1.0

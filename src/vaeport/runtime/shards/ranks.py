@@ -54,10 +54,13 @@ class Ranks:
 
         A `RefusedError` on all ranks alike leaves the group as it was; after any other error it is of no more use.
         """
+        if self._watch is not None:  # within another call
+            yield
+            return
         if self.size > 1 and self.group.group_name in _STOPPED:
             raise self._stopped("messages of a run that was stopped are still under way in this group")
         try:
-            if self.size == 1 or self._watch is not None:
+            if self.size == 1:
                 yield
             else:
                 yield from self._watched()
@@ -86,13 +89,17 @@ class Ranks:
         received = {rank: like.new_empty(tuple(shape)) for rank, shape in receives.items()}
         # a view into a stripe has gaps, which a message has not
         sent = {rank: tensor.contiguous() for rank, tensor in sends.items()}
+        return Exchange(self, self._started(sent, received), received, list(sent.values()))
+
+    def _started(self, sent: dict[int, Tensor], received: dict[int, Tensor]) -> list[tuple[Any, list[int]]]:
+        """What is under way, each with the ranks that it waits for."""
         ops = [dist.P2POp(dist.isend, t, self._global(rank), self.group) for rank, t in sent.items()]
         ops += [dist.P2POp(dist.irecv, t, self._global(rank), self.group) for rank, t in received.items()]
-        with self._blocked_on(sorted({*sends, *receives})):
+        with self._blocked_on(sorted({*sent, *received})):
             works = dist.batch_isend_irecv(ops) if ops else []
         peers = [*sent, *received]
         blamed = [[rank] for rank in peers] if len(works) == len(ops) else [peers] * len(works)
-        return Exchange(self, list(zip(works, blamed, strict=True)), received, list(sent.values()))
+        return list(zip(works, blamed, strict=True))
 
     def gather(self, tensor: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
         """The tensors of all ranks, of these shapes and of one type."""

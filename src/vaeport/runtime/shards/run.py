@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaeport.errors import InputError, VaeportError
 from vaeport.layers import HEIGHT, SAMPLES, TIME, WIDTH, DiagonalGaussian, SpatialNoise
+from vaeport.runtime.plan import Plan
 from vaeport.runtime.shards.ranks import Ranks, RefusedError
 from vaeport.runtime.shards.tree import partition, sharded
 from vaeport.vae import VAE
@@ -50,6 +51,7 @@ def decode_sharded(
     timestep: float | Tensor | None = None,
     generator: torch.Generator | None = None,
     on_stripe: OnStripe | None = None,
+    plan: Plan | None = None,
 ) -> Tensor | None:
     """As `vae.decode(z).sample`, computed by all ranks, which call this alike. No gradients.
 
@@ -59,6 +61,7 @@ def decode_sharded(
     generator   of noise; that of rank 0 counts, for all ranks
     on_stripe   is called with every part as soon as it is finished, on the rank that made it: of a video that streams,
                 piece by piece. What it keeps outlives a rank that dies.
+    plan        made for so many ranks, the same on all; None: as the VAE runs by itself
 
     InputError as for `decode`, and for more ranks than latents along the axis, ranks that were called differently, or
     GPUs of different kinds, on every rank; BlockedError where another rank failed or died.
@@ -73,8 +76,11 @@ def decode_sharded(
         shape = vae.contract.decoded_shape(tuple(z.shape))
         given: dict[str, Any] = {"timestep": timestep, "generator": generator}
         begins = owned.stripe(shape[axis], ranks.rank)[0]
-        if on_stripe is None or twin.decode_pieces is None:
-            y = twin.decode(own, **given).sample
+        if plan is not None or on_stripe is None or twin.decode_pieces is None:
+            if plan is None:
+                y = twin.decode(own, **given).sample
+            else:
+                y = twin._clamped(plan.run(twin.decoder_at(**given), twin._raw(own)))
             if on_stripe is not None:
                 on_stripe(Stripe(y, ranks.rank, axis, begins))
         else:
@@ -89,7 +95,7 @@ def decode_sharded(
 
 @torch.no_grad()
 def encode_sharded(
-    vae: VAE, x: Tensor, ranks: Ranks, *, axis: int | None = None, gather: Gather = "rank0"
+    vae: VAE, x: Tensor, ranks: Ranks, *, axis: int | None = None, gather: Gather = "rank0", plan: Plan | None = None
 ) -> DiagonalGaussian | None:
     """As `vae.encode(x).latent_dist`, computed by all ranks, which call this alike. No gradients.
 
@@ -103,10 +109,15 @@ def encode_sharded(
         assert vae.encoder is not None
         owned = partition(vae.encoder, x.shape[axis], axis, ranks)
         start, stop = owned.stripe(x.shape[axis], ranks.rank)
-        posterior = twin.encode(x.narrow(axis, start, stop - start)).latent_dist
+        own = x.narrow(axis, start, stop - start)
+        if plan is None:
+            moments = twin.encode(own).latent_dist.parameters
+        else:
+            assert twin.encoder is not None
+            moments = plan.run(twin.encoder, own)
         stripes = owned.stripes(vae.encoder.length(x.shape[axis], axis))
-        moments = _gathered(posterior.parameters, stripes, axis, gather, ranks)
-        return None if moments is None else vae._posterior(moments)
+        found = _gathered(moments, stripes, axis, gather, ranks)
+        return None if found is None else vae._posterior(found)
 
 
 def clips(ranks: Ranks, count: int) -> range:

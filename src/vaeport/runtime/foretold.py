@@ -1,0 +1,78 @@
+"""What passes will cost, from a run of them on tensors without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaeport.layers.layer import Layer
+from vaeport.runtime.bands import cuts
+from vaeport.runtime.passes import Pass, Passes
+from vaeport.runtime.plan import Cost
+from vaeport.runtime.profile import Profile
+from vaeport.runtime.program import Op
+from vaeport.runtime.rehearsal import Rehearsal
+
+_STEADY = 4
+"""pieces after which a stream that has looked ahead goes on as before"""
+
+
+def foretold(
+    ops: Sequence[Op],
+    layer: Layer,
+    x: Tensor,
+    passes: Sequence[Pass],
+    axis: int,
+    time: int | None,
+    profile: Profile,
+    *,
+    out_on_host: bool,
+) -> Cost:
+    """The cost of passes over the steps of a layer on an input like x, on the meta device.
+
+    time    the axis of pieces; of a long stream the beginning is run, and the rest is taken for as dear
+    """
+    pieces, scale = passes[0].pieces, 1.0
+    if pieces is not None and time is not None:
+        n, short = x.shape[time], pieces[0] + _until_steady(layer, time, pieces[1])
+        if n > short + pieces[1]:
+            scale = len(cuts(n, *pieces)) / len(cuts(short, *pieces))
+            x = x.narrow(time, 0, short)
+    with torch.no_grad(), Rehearsal(profile) as counted:
+        y = _Sampled(ops, x, axis, counted).run(passes)
+    beyond = int(y.nbytes * (scale - 1))
+    peak = counted.peak + (-y.nbytes if out_on_host else beyond)
+    return Cost(peak, counted.seconds * scale, int(counted.moved * scale))
+
+
+def _until_steady(layer: Layer, time: int, piece: int) -> int:
+    """Positions after which no state of a stream grows any more: as far as layers look ahead, and some pieces."""
+    far = 4096
+    found = layer.needs((far, far + 1), time)
+    assert found is not None
+    ahead = found[1] - far / layer.rate(time)
+    return (max(0, -int(-ahead // piece)) + _STEADY) * piece
+
+
+class _Sampled(Passes):
+    """Of windows that nothing looks at later, the first two and the last are run; the others are like the second."""
+
+    def __init__(self, ops: Sequence[Op], x: Tensor, axis: int, counted: Rehearsal) -> None:
+        super().__init__(ops, x, axis)
+        self.counted = counted
+
+    def _windows(self, total: int, rows: int, one: Callable[[int, int], None], **how: Any) -> None:
+        windows = cuts(total, rows, rows)
+        if not how.get("final") or len(windows) < 4:
+            super()._windows(total, rows, one, **how)
+            return
+        one(*windows[0])
+        seconds, moved = self.counted.seconds, self.counted.moved
+        one(*windows[1])
+        others = len(windows) - 3
+        self.counted.seconds += (self.counted.seconds - seconds) * others
+        self.counted.moved += (self.counted.moved - moved) * others
+        one(*windows[-1])
