@@ -75,7 +75,7 @@ def measure(work: Work, device: str) -> dict[str, Any]:
     """The row of one work."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     vae = drawn(work.model, dtype, device)
-    planner = Planner(vae, work.half, work.shape, out_on_host=work.host)  # type: ignore[arg-type]
+    planner = Planner(vae, work.half, work.shape, out_given=work.host)  # type: ignore[arg-type]
     start = time.perf_counter()
     plan = planner.plan(work.budget)
     planning = time.perf_counter() - start

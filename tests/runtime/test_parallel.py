@@ -15,7 +15,7 @@ from tests.layers.laws import STREAMED, difference
 from tests.narrow import latent, media, native
 from vaeport.configs import VideoVAEConfig
 from vaeport.errors import BlockedError, ConfigError, InputError
-from vaeport.layers import HEIGHT, Chain, Layer
+from vaeport.layers import Chain, Layer
 from vaeport.layers.layer import Chunk, Interval, State
 from vaeport.runtime.parallel import ParallelTiledVAE, bytes_of
 from vaeport.vae import VAE

@@ -87,15 +87,13 @@ def test_the_cheapest_that_fits_is_chosen() -> None:
 def test_a_stream_is_flat() -> None:
     """Ten minutes take what one minute takes, and the result."""
     vae = full(Oobleck, "stable-audio-open-1.0")
-    costs = [
-        Planner(vae, "decoder", (1, 64, n), profile=Fast(), out_on_host=True).plan(GIB).cost for n in (1292, 12920)
-    ]
+    costs = [Planner(vae, "decoder", (1, 64, n), profile=Fast(), out_given=True).plan(GIB).cost for n in (1292, 12920)]
     assert costs[1].peak <= 1.05 * costs[0].peak
     assert costs[1].seconds == pytest.approx(10 * costs[0].seconds, rel=0.1)
 
 
 def test_large_frames_run_in_windows_too() -> None:
-    plans = Planner(full(Wan, "wan2.1"), "decoder", (1, 16, 6, 90, 160), profile=Fast(), out_on_host=True)
+    plans = Planner(full(Wan, "wan2.1"), "decoder", (1, 16, 6, 90, 160), profile=Fast(), out_given=True)
     streamed, windowed = plans.plan(12 * GIB), plans.plan(4 * GIB)
     assert (streamed.kind, windowed.kind) == ("stream", "bands")
     assert windowed.cost.peak <= 4 * GIB

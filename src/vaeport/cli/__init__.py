@@ -10,13 +10,13 @@ import sys
 
 import typer
 
-from vaeport.cli import decode, demo, encode, inspect, models, port, prove
+from vaeport.cli import decode, demo, encode, inspect, models, plan, port, prove
 from vaeport.errors import BlockedError, VaeportError
 
 app = typer.Typer(
     name="vaeport", help="Run, check and port VAEs of diffusion models.", no_args_is_help=True, add_completion=False
 )
-for verb in (inspect, encode, decode, prove, port, models, demo):
+for verb in (inspect, encode, decode, plan, prove, port, models, demo):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 
@@ -32,6 +32,8 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
             raise
-        fix = "use a smaller input, or another --dtype or --device"
+        fix = (
+            "give --budget to encode or decode in less, or another --dtype or --device; vaeport plan says what it takes"
+        )
         print(f"vaeport: out of memory\n  found: {error}\n  fix: {fix}", file=sys.stderr)
         sys.exit(BlockedError.exit_code)

@@ -15,7 +15,9 @@ import typer
 
 from vaeport.errors import InputError
 
-VAEOption = Annotated[str, typer.Option("--vae", help="Component folder, official weight file, or hub id.")]
+_VAE = typer.Option("--vae", help="Component folder, official weight file, or hub id.")
+VAEOption = Annotated[str, _VAE]
+OptionalVAEOption = Annotated[str | None, _VAE]
 SubfolderOption = Annotated[str | None, typer.Option(help="Subfolder of the VAE, e.g. vae.")]
 ModelOption = Annotated[str | None, typer.Option(help="Native name, where the file cannot tell.")]
 VariantOption = Annotated[
@@ -30,6 +32,10 @@ DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, ...")]
 
 TilingOption = Annotated[
     str | None, typer.Option(help="Run tile by tile as published code does, approximately: official, diffusers, ...")
+]
+
+BudgetOption = Annotated[
+    str | None, typer.Option(help="Memory beside the weights, such as 4GiB, within which to run exactly.")
 ]
 
 Opener = Callable[..., Any]
@@ -67,18 +73,48 @@ def opened(
     )
 
 
+def without_weights(model: str | None, variant: str | None, dtype: str | None, device: str) -> Any:
+    """A VAE of a published configuration, whose weights hold nothing."""
+    import torch
+
+    from vaeport.registry import ModelRegistry
+    from vaeport.runtime.load import device_of, dtype_of
+
+    if model is None or variant is None:
+        raise InputError("which VAE?", expected="--vae, or --model and --variant of a published configuration")
+    found = ModelRegistry.find(model).model
+    if variant not in found.variants:
+        expected = f"one of {', '.join(found.variants)}"
+        raise InputError(f"{model} has no such variant", expected=expected, found=variant)
+    with torch.device("meta"):
+        vae = found(found.variants[variant]).to(dtype_of(dtype) or torch.float32)
+    return vae.to_empty(device=device_of(device)).eval().requires_grad_(False)
+
+
 def with_vae_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameter `vae`, an `Opener`, becomes the options of `opened`."""
+    """A command whose parameter `vae`, an `Opener`, becomes the options of `opened`.
+
+    If the parameter has a default, --vae may be left out: then it opens a VAE without weights.
+    """
     hints = get_type_hints(opened, include_extras=True) | get_type_hints(command, include_extras=True)
-    hints["vae"] = VAEOption
     shared = {n: p for n, p in inspect.signature(opened).parameters.items() if n != "further"}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
-        parameters += shared.values() if name == "vae" else (parameter,)
+        if name == "vae":
+            hints["vae"] = VAEOption if parameter.default is parameter.empty else OptionalVAEOption
+            parameters += (p.replace(default=parameter.default) if n == "vae" else p for n, p in shared.items())
+        else:
+            parameters.append(parameter)
+    # what has a default comes last, as Python wants it; a command line does not mind
+    parameters.sort(key=lambda p: p.default is not p.empty)
 
     def verb(**values: Any) -> None:
         named = {name: values.pop(name) for name in shared}
-        command(vae=partial(opened, **named), **values)
+        if named["vae"] is None:
+            told = {key: named[key] for key in ("model", "variant", "dtype", "device")}
+            command(vae=partial(without_weights, **told), **values)
+        else:
+            command(vae=partial(opened, **named), **values)
 
     verb.__doc__ = command.__doc__
     verb.__annotations__ = {p.name: hints[p.name] for p in parameters}

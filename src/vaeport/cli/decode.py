@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vaeport.cli.common import Opener, progress, with_vae_options
+from vaeport.cli.common import BudgetOption, Opener, progress, with_vae_options
 
 
 @with_vae_options
@@ -16,6 +16,7 @@ def command(
     source: Annotated[Path, typer.Argument(help="Latent file that `vaeport encode` wrote.")],
     target: Annotated[Path, typer.Option("-o", "--output", help="File to write: .png, .mp4, .mkv, .wav, .flac, ...")],
     vae: Opener,
+    budget: BudgetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Decode latents into a file of exactly the size and length that was encoded."""
@@ -23,6 +24,6 @@ def command(
 
     loaded = vae(load_encoder=False)
     with progress("decoding") as advance:
-        report = decode_file(loaded, source, target, progress=advance)
+        report = decode_file(loaded, source, target, budget=budget, progress=advance)
     result = {"file": str(report.file), "shape": list(report.shape), "notes": list(report.notes)}
     print(json.dumps(result, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in result.items() if v))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vaeport.cli.common import Opener, progress, with_vae_options
+from vaeport.cli.common import BudgetOption, Opener, progress, with_vae_options
 
 
 @with_vae_options
@@ -21,6 +21,7 @@ def command(
     resample: Annotated[bool, typer.Option("--resample", help="Convert audio of another sample rate.")] = False,
     upmix: Annotated[bool, typer.Option("--upmix", help="Use a mono recording for every channel.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Decode again and compare with the input.")] = False,
+    budget: BudgetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Encode a file into latents; sizes and lengths that break the model's rule are padded, and decoding crops them."""
@@ -29,7 +30,15 @@ def command(
     loaded = vae(load_decoder=check)
     with progress("encoding") as advance:
         report = encode_file(
-            loaded, source, target, seed=sample, normalize=normalize, resample=resample, upmix=upmix, progress=advance
+            loaded,
+            source,
+            target,
+            seed=sample,
+            normalize=normalize,
+            resample=resample,
+            upmix=upmix,
+            budget=budget,
+            progress=advance,
         )
     result: dict[str, object] = {"file": str(report.file), "latent": list(report.shape), "notes": list(report.notes)}
     found = compare_files(loaded, source, target, resample=resample, upmix=upmix) if check else {}

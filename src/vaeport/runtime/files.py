@@ -7,7 +7,7 @@ that the model's rule does not allow are padded at their end, which the latent f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from vaeport.errors import LatentFileError, MediaError
+from vaeport.layers import DiagonalGaussian
 from vaeport.media import AudioWriter, LatentHeader, VideoWriter, read_latents, to_pixels, write_image, write_latents
 from vaeport.registry import ModelRegistry
 from vaeport.runtime.inputs import IMAGES, Input, open_input
+from vaeport.runtime.parallel import ParallelTiledVAE
 from vaeport.vae import VAE
 
 Progress = Callable[[int, int | None], None]
@@ -43,6 +45,7 @@ def encode_file(
     normalize: bool = False,
     resample: bool = False,
     upmix: bool = False,
+    budget: int | str | None = None,
     progress: Progress | None = None,
 ) -> FileReport:
     """Encodes an image, video or audio file into a latent file.
@@ -51,13 +54,20 @@ def encode_file(
     normalize   apply the family's latent normalisation
     resample    convert audio of another sample rate, which is an error otherwise
     upmix       use a mono recording for every channel, which is an error otherwise
+    budget      memory beside the weights and the media, which is then held whole: bytes or "4GiB"; None: pieces of time
+                as the model runs by itself
 
     Raises MediaError, LatentFileError, InputError or BlockedError; the target appears whole or not at all.
     """
     generator = None if seed is None else torch.Generator(vae.device).manual_seed(seed)
     with open_input(vae, Path(source), resample=resample, upmix=upmix) as media:
         pieces = _counted(media, progress)
-        dists = vae.stream_encode(pieces) if media.streams else (vae.encode(x).latent_dist for x in pieces)
+        dists: Iterable[DiagonalGaussian]
+        if budget is not None:
+            x = torch.cat(list(pieces), 2 if media.streams else 0)
+            dists = [ParallelTiledVAE(vae, budget=budget).encode(x).latent_dist]
+        else:
+            dists = vae.stream_encode(pieces) if media.streams else (vae.encode(x).latent_dist for x in pieces)
         parts = [d.mode() if generator is None else d.sample(generator) for d in dists]
         if not parts:
             raise MediaError("nothing to encode", where=source, expected="at least one frame or sample", found="none")
@@ -80,8 +90,17 @@ def encode_file(
     return FileReport(Path(target), tuple(latents.shape), tuple(media.notes))
 
 
-def decode_file(vae: VAE, source: str | Path, target: str | Path, *, progress: Progress | None = None) -> FileReport:
+def decode_file(
+    vae: VAE,
+    source: str | Path,
+    target: str | Path,
+    *,
+    budget: int | str | None = None,
+    progress: Progress | None = None,
+) -> FileReport:
     """Decodes a latent file into an image, video or audio file of exactly the size and length that was encoded.
+
+    budget      memory beside the weights: bytes or "4GiB"; None: pieces of time as the model runs by itself
 
     Raises LatentFileError for latents of another model or contract, MediaError, InputError or BlockedError; the target
     appears whole or not at all.
@@ -92,7 +111,7 @@ def decode_file(vae: VAE, source: str | Path, target: str | Path, *, progress: P
     notes: list[str] = []
     if origin["modality"] == "audio":
         with AudioWriter(target, rate=origin["sample_rate"], channels=vae.contract.channels) as audio:
-            for block in decoded_pieces(vae, latents, header, progress):
+            for block in decoded_pieces(vae, latents, header, progress, budget):
                 audio.write(block[0].float().cpu())
         if audio.clipped:
             notes.append(f"{audio.clipped} samples were beyond full scale and were clipped")
@@ -103,11 +122,11 @@ def decode_file(vae: VAE, source: str | Path, target: str | Path, *, progress: P
             raise MediaError(
                 "a clip does not fit into an image", where=target, expected="1 frame", found=f"{frames} frames"
             )
-        (image,) = decoded_pieces(vae, latents, header, progress)
+        (image,) = decoded_pieces(vae, latents, header, progress, budget)
         write_image(target, to_pixels(image[0].float().cpu().view(3, height, width)))
         return FileReport(target, (height, width, 3), tuple(notes))
     with VideoWriter(target, rate=Fraction(origin.get("rate", "1")), width=width, height=height) as video:
-        for piece in decoded_pieces(vae, latents, header, progress):
+        for piece in decoded_pieces(vae, latents, header, progress, budget):
             video.write(to_pixels(piece[0].float().cpu().view(3, -1, height, width)))
     return FileReport(target, (frames, height, width, 3), tuple(notes))
 
@@ -147,22 +166,31 @@ def compare_files(
     }
 
 
-def decoded_pieces(vae: VAE, latents: Tensor, header: LatentHeader, progress: Progress | None) -> Iterator[Tensor]:
-    """Media [1, C, ...] in pieces, cut to the size and length that was encoded."""
+def as_decoded(vae: VAE, latents: Tensor, header: LatentHeader) -> Tensor:
+    """Latents of a file as `vae.decode` takes them; LatentFileError if they are another model's."""
+    header.require(vae.contract.to_json(), ModelRegistry.find_class(type(vae)).name)
     z = latents.to(vae.device, vae.dtype)
     takes_normalized = vae.config.latents == "normalized"
     if header.normalized != takes_normalized:
         z = vae.normalizer.normalize(z) if takes_normalized else vae.normalizer.denormalize(z)
-    origin = header.source
+    return z
+
+
+def decoded_pieces(
+    vae: VAE, latents: Tensor, header: LatentHeader, progress: Progress | None, budget: int | str | None = None
+) -> Iterator[Tensor]:
+    """Media [1, C, ...] in pieces, cut to the size and length that was encoded; LatentFileError as `as_decoded`."""
+    z, origin = as_decoded(vae, latents, header), header.source
+    planned = None if budget is None else ParallelTiledVAE(vae, budget=budget)
     if vae.contract.modality == "image":
-        image = vae.decode(z).sample[..., : origin["height"], : origin["width"]]
+        image = (planned or vae).decode(z).sample[..., : origin["height"], : origin["width"]]
         if progress:
             progress(1, 1)
         yield image
         return
     step = vae.decode_pieces[1] if vae.decode_pieces else 16
     left = total = origin["samples"] if vae.contract.modality == "audio" else origin.get("frames", 1)
-    for piece in vae.stream_decode(z.split(step, 2)):
+    for piece in vae.stream_decode(z.split(step, 2)) if planned is None else planned.stream_decode(z):
         kept = piece[:, :, :left]
         left -= kept.shape[2]
         if vae.contract.modality == "video":

@@ -29,7 +29,7 @@ def foretold(
     time: int | None,
     profile: Profile,
     *,
-    out_on_host: bool,
+    out_given: bool,
 ) -> Cost:
     """The cost of passes over the steps of a layer on an input like x, on the meta device.
 
@@ -44,7 +44,7 @@ def foretold(
     with torch.no_grad(), Rehearsal(profile) as counted:
         y = _Sampled(ops, x, axis, counted).run(passes)
     beyond = int(y.nbytes * (scale - 1))
-    peak = counted.peak + (-y.nbytes if out_on_host else beyond)
+    peak = counted.peak + (-y.nbytes if out_given else beyond)
     return Cost(peak, counted.seconds * scale, int(counted.moved * scale))
 
 

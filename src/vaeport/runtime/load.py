@@ -59,7 +59,7 @@ def load(
     Raises ConfigError, CheckpointError (with KeyMismatchError, CorruptFileError, UnsafePickleError), BlockedError, or
     InputError for a path that leads out of its folder.
     """
-    wanted, device = _dtype(dtype), _device(device)
+    wanted, device = dtype_of(dtype), device_of(device)
     halves = tuple(half for half, kept in zip(HALVES, (load_encoder, load_decoder), strict=True) if kept)
     path = resolve(path_or_hub_id, subfolder=subfolder, revision=revision, variant=variant, filename=filename)
     with open_checkpoint(path, variant=variant) as checkpoint:
@@ -86,7 +86,7 @@ def load_as(registration: Registration, arch: VAEArchConfig, path: str | Path, *
     with open_checkpoint(Path(path)) as checkpoint:
         found = fit(checkpoint, registration, arch)
         config = registration.model.config_class(pretrained_path=str(path))
-        return _built(checkpoint, found, config, _device(device), None)
+        return _built(checkpoint, found, config, device_of(device), None)
 
 
 def _built(
@@ -116,14 +116,15 @@ def save(
     return save_folder(Path(folder), tensors, config, max_shard_size=max_shard_size, variant=variant)
 
 
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A type by name; ConfigError for one that a VAE does not run in."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and found not in _DTYPES:
         raise ConfigError("a VAE does not run in this type", expected=", ".join(map(str, _DTYPES)), found=dtype)
     return found
 
 
-def _device(device: str | torch.device) -> torch.device:
+def device_of(device: str | torch.device) -> torch.device:
     """The device, tried out before anything is read."""
     try:
         found = torch.device(device)

@@ -47,9 +47,9 @@ class ParallelTiledVAE:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.vae, name)
 
-    def plan(self, shape: Sequence[int], half: Half = "decoder", *, out_on_host: bool = False) -> Plan:
+    def plan(self, shape: Sequence[int], half: Half = "decoder", *, out_given: bool = False) -> Plan:
         """The plan for an input of that shape; InputError with the least budget that would do."""
-        return self._planner(half, tuple(shape), out_on_host).plan(self._bytes())
+        return self._planner(half, tuple(shape), out_given).plan(self._bytes())
 
     @overload
     def encode(self, x: Tensor, return_dict: Literal[True] = True) -> EncoderOutput: ...
@@ -101,8 +101,8 @@ class ParallelTiledVAE:
     ) -> DecoderOutput | tuple[Tensor]:
         """As `VAE.decode`. On several ranks, the whole on each.
 
-        out     where the media goes, on the device or in host memory (pinned is faster); ConfigError on several ranks,
-                where `decode_sharded(on_stripe=...)` hands over every part
+        out     where the media goes, beside the budget: on the device or in host memory (pinned is faster). ConfigError
+                on several ranks, where `decode_sharded(on_stripe=...)` hands over every part
         """
         vae = self.vae
         if (ranks := self._several()) is not None:
@@ -128,21 +128,25 @@ class ParallelTiledVAE:
     ) -> Iterator[Tensor]:
         """The decoded media in chunks along time or samples, as soon as each is finished.
 
-        What sees all of time at once gives its chunks when all of it is done.
+        What cannot be finished piece by piece comes as one chunk, in host memory; the chunks take none of the budget.
         """
-        plan = self.plan(tuple(z.shape))
+        if self._several() is not None:
+            yield self.decode(z, timestep=timestep, generator=generator).sample
+            return
+        plan = self.plan(tuple(z.shape), out_given=True)
         if plan.kind == "stream":
             (only,) = plan.passes
             assert only.pieces is not None
             pieces = (z[:, :, a:b] for a, b in cuts(z.shape[2], *only.pieces))
             yield from self.vae.stream_decode(pieces, timestep=timestep, generator=generator)
         else:
-            yield self.decode(z, timestep=timestep, generator=generator).sample
+            shape = self.vae.contract.decoded_shape(tuple(z.shape))
+            out = torch.empty(shape, dtype=z.dtype, pin_memory=z.is_cuda)
+            yield self.decode(z, timestep=timestep, generator=generator, out=out).sample
 
     def _run(self, half: Half, layer: Layer, x: Tensor, out: Tensor | None) -> Tensor:
         """By plan; when memory turns out to be less, by the next smaller one, from the last finished frame."""
-        host = out is not None and out.device != x.device
-        planner, budget = self._planner(half, tuple(x.shape), host), self._bytes()
+        planner, budget = self._planner(half, tuple(x.shape), out is not None), self._bytes()
         plan = planner.plan(budget)
         run = Passes(plan.steps(layer), x, plan.axis, out)
         while True:
@@ -174,7 +178,7 @@ class ParallelTiledVAE:
         n = x.shape[time]
         shorter = torch.cat((x.narrow(time, 0, first), x.narrow(time, start, n - start)), time)
         skipped = int((start - first) * layer.rate(time))
-        planner = self._planner(half, tuple(shorter.shape), out.device != x.device)
+        planner = self._planner(half, tuple(shorter.shape), False)
         plan = planner.plan(budget)
         y = plan.run(layer, shorter)
         rest = out.shape[time] - done
@@ -204,8 +208,8 @@ class ParallelTiledVAE:
         rule = self.vae.contract.axes[0]
         return max(1, rule.offset) * (1 if half == "decoder" or rule.offset else rule.multiple)
 
-    def _planner(self, half: Half, shape: tuple[int, ...], out_on_host: bool) -> Planner:
-        key = (half, shape, out_on_host)
+    def _planner(self, half: Half, shape: tuple[int, ...], out_given: bool) -> Planner:
+        key = (half, shape, out_given)
         if key not in self._planners:
             config = self.vae.config
             flags: dict[Cut, bool] = {"space": config.use_tiling, "time": config.use_temporal_tiling}
@@ -213,7 +217,7 @@ class ParallelTiledVAE:
             shards: dict[str, Any] = {}
             if self.ranks is not None:
                 shards = {"ranks": self.ranks.size, "overlap": self.ranks.overlap}
-            self._planners[key] = Planner(self.vae, half, shape, out_on_host=out_on_host, may_cut=may_cut, **shards)
+            self._planners[key] = Planner(self.vae, half, shape, out_given=out_given, may_cut=may_cut, **shards)
         return self._planners[key]
 
     def _bytes(self) -> int:

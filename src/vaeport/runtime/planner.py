@@ -33,7 +33,7 @@ _TRIES = 12
 class Planner:
     """Plans for one half on one shape.
 
-    out_on_host the result lies in host memory, and takes none of the budget
+    out_given   the result has memory of its own, perhaps on the host, and takes none of the budget
     may_cut     what a plan may cut; the pieces in time that a model always runs in are its own
     ranks       how many devices share the work, each of which runs its own stripe whole or in pieces of time
     overlap     of the ranks (see `Ranks`)
@@ -48,7 +48,7 @@ class Planner:
         shape: Sequence[int],
         *,
         profile: Profile | None = None,
-        out_on_host: bool = False,
+        out_given: bool = False,
         may_cut: Collection[Cut] = ("space", "time"),
         ranks: int = 1,
         overlap: int = 64,
@@ -60,7 +60,7 @@ class Planner:
         self.device, self.dtype = device or vae.device, dtype or vae.dtype
         self._costs: dict[tuple[Pass, ...], Cost] = {}
         self.profile = profile or profile_of(self.device, self.dtype)
-        self.out_on_host, self.may_cut = out_on_host, may_cut
+        self.out_given, self.may_cut = out_given, may_cut
         with torch.device("meta"):
             twin = type(vae)(vae.arch).to(self.dtype).requires_grad_(False)
             self.x = torch.empty(self.shape, dtype=self.dtype)
@@ -68,6 +68,7 @@ class Planner:
         assert layer is not None
         self.layer: Layer = layer
         self.time = {"video": TIME, "audio": SAMPLES}.get(vae.contract.modality)
+        self.axis = SAMPLES if self.time == SAMPLES else HEIGHT
         self.whole = self.uncut = self._in_one_piece()
         self.ranks, self.shared = ranks, None if ranks == 1 else longer_axis(vae, self.x)
         if self.shared is not None:
@@ -83,7 +84,7 @@ class Planner:
         if unknown := counted.kernels - self.profile.rate.keys():
             self.profile.measure(unknown, self.device, self.dtype)
             return self._in_one_piece()
-        return Cost(counted.peak - (y.nbytes if self.out_on_host else 0), counted.seconds)
+        return Cost(counted.peak - (y.nbytes if self.out_given else 0), counted.seconds)
 
     @cached_property
     def cuts_space(self) -> bool:
@@ -94,7 +95,9 @@ class Planner:
     def _whole_only(self) -> str | None:
         """A layer that sees all of an axis and takes no notes, if there is one."""
         found = (op for op in steps_of(self.layer, self.shape[0]) if isinstance(op, Apply))
-        return next((_name(op) for op in found if is_barrier(op, HEIGHT) and not isinstance(op.layer, Barrier)), None)
+        return next(
+            (_name(op) for op in found if is_barrier(op, self.axis) and not isinstance(op.layer, Barrier)), None
+        )
 
     def plan(self, budget: int | None = None) -> Plan:
         """The fastest within that many bytes beside the weights; None: what is free on the device.
@@ -138,7 +141,7 @@ class Planner:
     def _uncut(self) -> Plan:
         p = Pass(0, len(steps_of(self.layer)), ALL_ROWS)
         why = "one piece" if self._whole_only is None else f"one piece, since {self._whole_only} runs whole only"
-        return self._made("whole", HEIGHT, (p,), self.uncut, why)
+        return self._made("whole", self.axis, (p,), self.uncut, why)
 
     def _bands(self, budget: int) -> Iterator[Plan]:
         """Passes over rows, for what sees all of time and space."""
@@ -167,13 +170,12 @@ class Planner:
         return Survey(steps_of(self.layer, self.shape[0]), self.x, HEIGHT, self.profile)
 
     def _passes(self, budget: int) -> tuple[Pass, ...] | None:
-        out = 0 if self.out_on_host else self._survey.out.nbytes
+        out = 0 if self.out_given else self._survey.out.nbytes
         return Search(self._survey, budget, out=out, host=self.device.type == "cuda").passes()
 
     def _streams(self, budget: int) -> Iterator[Plan]:
         """Pieces of time, in windows of rows where one frame is too much."""
-        assert self.time is not None
-        axis = HEIGHT if self.time == TIME else SAMPLES
+        axis = self.axis
         for pieces in self._pieces():
             p = Pass(0, len(steps_of(self.layer)), ALL_ROWS, pieces)
             cost = self._rehearsed((p,), axis, opened=False)
@@ -235,7 +237,7 @@ class Planner:
 
     def _cost(self, passes: tuple[Pass, ...], axis: int, *, opened: bool) -> Cost:
         ops = steps_of(self.layer, self.shape[0] if opened else None)
-        return foretold(ops, self.layer, self.x, passes, axis, self.time, self.profile, out_on_host=self.out_on_host)
+        return foretold(ops, self.layer, self.x, passes, axis, self.time, self.profile, out_given=self.out_given)
 
     def _made(self, kind: Kind, axis: int, passes: tuple[Pass, ...], cost: Cost, why: str, **fields: Any) -> Plan:
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type

@@ -123,6 +123,25 @@ def test_every_part_is_handed_over_as_soon_as_it_is_finished(pool: Pool) -> None
         assert [places for places, _ in found] == [[(r, HEIGHT, starts[r], t) for t in (0, 1, 5)] for r in (0, 1)]
 
 
+@pytest.mark.parametrize("name", ["kl", "wan", "hunyuan_video", "ltx1", "ltx2", "oobleck8"])
+def test_a_plan_is_carried_out_on_all_ranks(pool: Pool, name: str) -> None:
+    """On every rank the whole, as one rank gives it; what is local in time streams within its stripe."""
+    contract = native(name).contract
+    shape = (1, contract.latent_channels, *((7,) if name == "oobleck8" else (3, 4, 3)[-len(contract.axes) :]))
+    for decoded, encoded, why in pool.values(work.planned, 3, name, shape, "1GiB"):
+        assert max(decoded, encoded) <= STREAMED
+        assert ("pieces" in why) == (name in ("wan", "ltx1", "ltx2")), why
+
+
+def test_a_budget_too_small_for_the_ranks(pool: Pool) -> None:
+    """All say so, and the ranks go on to serve."""
+    for rank, reply in enumerate(pool.run(work.planned, 2, "kl", (1, 4, 4, 4), "1KiB")):
+        assert reply.error == "InputError"
+        assert "no plan fits into this budget" in reply.message
+        assert rank == 0 or "rank 0 made no plan" in reply.message
+    assert_equal(pool.values(work.decode, 2, "kl", (1, 4, 4, 4), None, 0))
+
+
 def test_more_ranks_than_latents(pool: Pool) -> None:
     for reply in pool.run(work.decode, 4, "kl", (1, 4, 3, 9), HEIGHT, 0):
         assert reply.error == "InputError"

@@ -21,6 +21,7 @@ from vaeport.layers.layer import HEIGHT, Barrier, Identity
 from vaeport.layers.norm import GroupNorm
 from vaeport.layers.pad import Pad
 from vaeport.layers.resample import NearestUpsample
+from vaeport.runtime.parallel import ParallelTiledVAE
 from vaeport.runtime.shards import Ranks, Stripe, decode_sharded, encode_sharded, partition, sharded
 
 
@@ -45,6 +46,18 @@ def encode(ranks: Ranks, name: str, shape: tuple[int, ...], axis: int | None, se
     found = encode_sharded(vae, x, ranks, axis=axis, gather="all")
     assert found is not None
     return compared(found.parameters, vae.encode(x).latent_dist.parameters) if ranks.rank == 0 else (0.0, 0.0)
+
+
+def planned(ranks: Ranks, name: str, shape: tuple[int, ...], budget: int | str) -> tuple[float, float, str]:
+    """`ParallelTiledVAE` on all ranks: rms differences of a decode and of the encode of what came out; the plan."""
+    vae, z = native(name), normal(*shape)
+    ours = ParallelTiledVAE(vae, budget=budget, ranks=ranks)
+    y, whole = ours.decode(z, generator=noise(1)).sample, vae.decode(z, generator=noise(1)).sample
+    x = whole.clamp(-1, 1)
+    moments = ours.encode(x).latent_dist.parameters
+    plan = ours.plan(shape)
+    assert plan.ranks == ranks.size
+    return difference(y, whole), difference(moments, vae.encode(x).latent_dist.parameters), plan.why
 
 
 def compared(found: Tensor, whole: Tensor) -> tuple[float, float]:
