@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def machine(devices: Iterable[str]) -> dict[str, Any]:
     if "cuda" in devices:
         found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
         found["cudnn"] = torch.backends.cudnn.version()
-    versions = {"torch": torch.__version__, "diffusers": version("diffusers"), "python": platform.python_version()}
+    versions = {"torch": torch.__version__, "diffusers": _version("diffusers"), "python": platform.python_version()}
     return {"machine": found, **versions}
 
 
@@ -73,3 +73,10 @@ def _verdict(row: dict[str, Any]) -> str:
     gates = ", ".join(f"{gate} {figure:.2g}" for gate, figure in row["gates"].items() if not gate.startswith("D"))
     reasons = "".join(f"\n    {reason}" for reason in row["reasons"])
     return f"   {row['verdict']} {gates and f'({gates})'}{reasons}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

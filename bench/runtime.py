@@ -37,7 +37,7 @@ class Work:
     """A half on a shape within a budget.
 
     budget  bytes beside the weights
-    host    whether the result lies in host memory
+    host    whether the result lies in host memory, beside the budget
     check   a shape that runs whole in float64, too
     """
 
@@ -63,6 +63,9 @@ FULL = (
     Work("wan_801", WAN, (1, 16, 201, 90, 160), _gib(3), (1, 16, 4, 24, 16), host=True, fits=False),
     Work("hunyuan_16", HUNYUAN, (1, 16, 17, 90, 160), _gib(16), (1, 16, 3, 20, 24), fits=False),
     Work("ltx2_5", LTX2, (1, 128, 16, 24, 40), _gib(5), (1, 128, 4, 6, 6)),
+    Work("kl_8192", KL, (1, 16, 1024, 1024), _gib(16), (1, 16, 48, 40), fits=False),
+    Work("hunyuan_129", HUNYUAN, (1, 16, 33, 90, 160), _gib(24), (1, 16, 3, 20, 24), host=True, fits=False),
+    Work("oobleck_10min", OOBLECK, (1, 64, 12920), _gib(1), (1, 64, 700), host=True, fits=False),
     Work("oobleck_hour", OOBLECK, (1, 64, 77520), _gib(1), (1, 64, 700), host=True, fits=False),
 )
 QUICK = (

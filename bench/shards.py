@@ -21,12 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bench.drawn import drawn
 from bench.memory import peak_growth
 from bench.work import HUNYUAN, KL, LTX2, QUICK_HUNYUAN, QUICK_KL, QUICK_LTX2, QUICK_WAN, QUICK_WAN22, WAN, WAN22, Model
-from vaeport.proof.draw import draw_state
 from vaeport.proof.gates import WHOLE_FACTOR, rms
 from vaeport.runtime.shards import Ranks, decode_sharded, encode_sharded
-from vaeport.vae import VAE
 
 EXACT = 1e-12
 AXES = {"longer": None, "height": -2, "width": -1}
@@ -140,17 +139,6 @@ def _exactness(model: Model, ranks: Ranks) -> float:
             moments = vae.encode(x).latent_dist.parameters
             worst = max(worst, _distance(decoded, vae.decode(z).sample), _distance(encoded.parameters, moments))
     return worst
-
-
-def drawn(model: Model, dtype: torch.dtype, device: torch.device) -> VAE:
-    """The model with weights that every rank draws alike."""
-    vae = model.cls(model.arch)
-    state = vae.state_dict()
-    # as the table of `draw_state` names them
-    names = {key: key.replace("log_", "").replace("gain", "gamma") for key in state}
-    values = draw_state({names[key]: tuple(value.shape) for key, value in state.items()}, 0)
-    vae.load_state_dict({key: values[name] for key, name in names.items()})
-    return vae.to(device, dtype).eval().requires_grad_(False)
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

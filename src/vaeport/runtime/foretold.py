@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from vaeport.layers.layer import Layer
 from vaeport.runtime.bands import cuts
-from vaeport.runtime.passes import Pass, Passes
+from vaeport.runtime.passes import Keep, Make, Pass, Passes
 from vaeport.runtime.plan import Cost
 from vaeport.runtime.profile import Profile
 from vaeport.runtime.program import Op
@@ -18,6 +17,8 @@ from vaeport.runtime.rehearsal import Rehearsal
 
 _STEADY = 4
 """pieces after which a stream that has looked ahead goes on as before"""
+_MADE = 8
+"""about how many windows of a pass are made"""
 
 
 def foretold(
@@ -58,21 +59,24 @@ def _until_steady(layer: Layer, time: int, piece: int) -> int:
 
 
 class _Sampled(Passes):
-    """Of windows that nothing looks at later, the first two and the last are run; the others are like the second."""
+    """Of many windows the first two, every few and the last are made; others give something like the one before."""
 
     def __init__(self, ops: Sequence[Op], x: Tensor, axis: int, counted: Rehearsal) -> None:
         super().__init__(ops, x, axis)
         self.counted = counted
 
-    def _windows(self, total: int, rows: int, one: Callable[[int, int], None], **how: Any) -> None:
-        windows = cuts(total, rows, rows)
-        if not how.get("final") or len(windows) < 4:
-            super()._windows(total, rows, one, **how)
-            return
-        one(*windows[0])
-        seconds, moved = self.counted.seconds, self.counted.moved
-        one(*windows[1])
-        others = len(windows) - 3
-        self.counted.seconds += (self.counted.seconds - seconds) * others
-        self.counted.moved += (self.counted.moved - moved) * others
-        one(*windows[-1])
+    def _windows(self, total: int, rows: int, make: Make, keep: Keep, *, fixed: bool = False) -> None:
+        counted, windows = self.counted, cuts(total, rows, rows)
+        spent, shapes = (0.0, 0), list[tuple[torch.Size, torch.dtype]]()
+        for number, (start, stop) in enumerate(windows):
+            if 1 < number < len(windows) - 1 and number % -(-len(windows) // _MADE):
+                counted.seconds += spent[0]
+                counted.moved += spent[1]
+                keep(start, stop, [torch.empty(s, dtype=t, device="meta") for s, t in shapes])
+                continue
+            before = counted.seconds, counted.moved
+            made = make(start, stop)
+            spent = counted.seconds - before[0], counted.moved - before[1]
+            shapes = [(t.shape, t.dtype) for t in made]
+            keep(start, stop, made)
+            del made

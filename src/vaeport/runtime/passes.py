@@ -35,6 +35,9 @@ _SLICES, _FEWEST_ROWS = 4, 4
 """slices of host memory to a window, and how small they may be: what a window reads of its neighbours is moved too"""
 Progress = Callable[[int, int], None]
 """Passes done, and how many there are"""
+Make = Callable[[int, int], list[Tensor]]
+"""What a window of outputs start..stop-1 gives"""
+Keep = Callable[[int, int, list[Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -118,16 +121,19 @@ class Passes:
         """Of each window of what the steps make of the stack, which stays as it is."""
         layer = None if p.pieces is None else layer_of(before)
 
-        def one(start: int, stop: int) -> None:
+        def make(start: int, stop: int) -> list[Tensor]:
             if layer is not None:
                 assert p.pieces is not None
                 found = self._in_pieces(before, layer, p.pieces, start, stop)
             else:
                 y, at = run(before, self._inputs(before, [(start, stop)]), self.axis)[-1]
                 found = iter((y.narrow(self.axis, start - at, stop - start),))
-            self.notes += [barrier.note(part) for part in found]
+            return [barrier.note(part) for part in found]
 
-        self._windows(self._lengths_after(before)[-1], p.rows, one)
+        def keep(start: int, stop: int, notes: list[Tensor]) -> None:
+            self.notes += notes
+
+        self._windows(self._lengths_after(before)[-1], p.rows, make, keep)
 
     def _write(self, p: Pass, then: Pass | None, *, whole: bool) -> None:
         ops = self.ops[p.start : p.stop]
@@ -136,28 +142,33 @@ class Passes:
         sinks = [Bands(self.axis, self.device, p.resident) for _ in sizes]
         following, total = self._barrier_behind(then), sizes[-1]
 
-        def one(start: int, stop: int) -> None:
+        def make(start: int, stop: int) -> list[Tensor]:
             parts = [_share((start, stop), total, n) for n in sizes]
             placed = run(ops, self._inputs(ops, parts), self.axis)
-            found = [y.narrow(self.axis, a - at, b - a) for (y, at), (a, b) in zip(placed, parts, strict=True)]
-            del placed
+            return [y.narrow(self.axis, a - at, b - a) for (y, at), (a, b) in zip(placed, parts, strict=True)]
+
+        def keep(start: int, stop: int, found: list[Tensor]) -> None:
             if then is None:
                 self._put(found[-1], start, total)
                 return
-            notes = [] if following is None else [following.note(found[-1])]
-            bands = [sink.kept(y) for sink, y in zip(sinks, found, strict=True)]
-            # nothing may fail from here on, or a window that is tried again would be there twice
-            self.notes += notes
-            for sink, band in zip(sinks, bands, strict=True):
-                sink.append(band)
+            self._append(sinks, found, following)
             if stop < total:
                 later = self._reach(ops, [_share((stop, total), total, n) for n in sizes])
                 for source, (first, _) in zip(self.stack[kept:], later, strict=True):
                     source.release(first)
 
         fixed = whole and any(is_barrier(op, self.axis) for op in ops)
-        self._windows(total, p.rows, one, fixed=fixed, final=then is None)
+        self._windows(total, p.rows, make, keep, fixed=fixed)
         self.stack[kept:] = sinks
+
+    def _append(self, sinks: Sequence[Bands], bands: Sequence[Tensor], following: Barrier | None) -> None:
+        """Keeps a window's outputs, and the note that the barrier behind the pass takes of the last of them."""
+        notes = [] if following is None else [following.note(bands[-1])]
+        kept = [sink.kept(y) for sink, y in zip(sinks, bands, strict=True)]
+        # nothing may fail from here on, or a window that is tried again would be there twice
+        self.notes += notes
+        for sink, band in zip(sinks, kept, strict=True):
+            sink.append(band)
 
     def _stream(self, p: Pass, then: Pass | None, *, whole: bool) -> None:
         """A pass whose windows run in pieces of time, one window after the other."""
@@ -169,7 +180,7 @@ class Passes:
         sink = Bands(self.time if whole else self.axis, self.device, p.resident, self._slices(total, then, whole=whole))
         following = self._barrier_behind(then)
 
-        def one(start: int, stop: int) -> None:
+        def make(start: int, stop: int) -> list[Tensor]:
             filled = 0
             band: Tensor | None = None
             for part in self._in_pieces(ops, layer, pieces, start, stop):
@@ -182,15 +193,16 @@ class Passes:
                     band.narrow(self.time, filled, part.shape[self.time]).copy_(part)
                 filled += part.shape[self.time]
                 self.finished = filled if whole and then is None else 0
-            if band is not None:
-                notes = [] if following is None else [following.note(band)]
-                sink.append(sink.kept(band))
-                self.notes += notes
+            return [] if band is None else [band]
+
+        def keep(start: int, stop: int, bands: list[Tensor]) -> None:
+            if bands:
+                self._append([sink], bands, following)
             if stop < total and self.axis == source.axis:
                 ((first, _),) = self._reach(ops, [(stop, total)])
                 source.release(first)
 
-        self._windows(total, p.rows, one, fixed=whole, final=then is None)
+        self._windows(total, p.rows, make, keep, fixed=whole)
         if then is not None:
             self.stack = [sink]
 
@@ -273,19 +285,16 @@ class Passes:
     def _rows_behind(self, p: Pass) -> int:
         return lengths(self.geometry[: p.stop], [self.rows], self.axis)[-1]
 
-    def _windows(
-        self, total: int, rows: int, one: Callable[[int, int], None], *, fixed: bool = False, final: bool = False
-    ) -> None:
-        """`one` for each window; a window that does not fit into memory is halved, and the run goes on from there.
+    def _windows(self, total: int, rows: int, make: Make, keep: Keep, *, fixed: bool = False) -> None:
+        """Makes each window and keeps what it gives; one that does not fit into memory is halved, and it goes on there.
 
-        fixed   it is not halved, _TooLargeError
-        final   nothing that comes later looks at what a window leaves
+        fixed   it is not halved: _TooLargeError
         """
         start = 0
         while start < total:
             stop = min(start + rows, total)
             try:
-                one(start, stop)
+                keep(start, stop, make(start, stop))
                 start = stop
                 continue
             except RuntimeError as error:
