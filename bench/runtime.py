@@ -25,7 +25,7 @@ from bench import report
 from bench.drawn import drawn
 from bench.memory import peak_growth
 from bench.work import HUNYUAN, KL, LTX2, OOBLECK, QUICK_KL, QUICK_WAN, WAN, Model
-from vaeport.runtime.plan import GIB, Plan
+from vaeport.runtime.plan import GIB, Kind, Plan
 from vaeport.runtime.planner import Planner
 from vaeport.vae import VAE
 
@@ -148,7 +148,7 @@ def _verdict(work: Work, vae: VAE, device: str, plan: Plan) -> dict[str, Any]:
         else:
             x = _input(work.check, twin)
         planner = Planner(twin, work.half, work.check)  # type: ignore[arg-type]
-        small = _smaller(planner, share)
+        small = _smaller(planner, share, plan.kind)
         with torch.no_grad():
             whole = _layer(twin, work)(x)
         y = small.run(_layer(twin, work), x)
@@ -161,8 +161,10 @@ def _verdict(work: Work, vae: VAE, device: str, plan: Plan) -> dict[str, Any]:
     return errors | {"verdict": "PASS" if passed else "FAIL"}
 
 
-def _smaller(planner: Planner, share: float) -> Plan:
-    """A plan for that share of the whole run's memory, or the least above it that there is."""
+def _smaller(planner: Planner, share: float, kind: Kind) -> Plan:
+    """A plan of that kind, for that share of the whole run's memory or the least above it that there is."""
+    if planner.streams:
+        return min((p for p in planner.candidates(0) if p.kind == kind), key=lambda p: p.cost.peak)
     for factor in (share, 0.3, 0.5, 0.7, 0.9, 2.0):
         if factor >= share and (found := planner.within(int(planner.whole.peak * factor))) is not None:
             return found

@@ -118,11 +118,14 @@ class Planner:
 
     def within(self, budget: int) -> Plan | None:
         """The fastest plan of at most `budget` bytes, or None."""
+        fits = (p for p in self.candidates(budget) if p.cost.peak <= budget)
+        return min(fits, key=lambda p: p.cost.seconds, default=None)
+
+    def candidates(self, budget: int) -> Iterator[Plan]:
+        """Plans that may fit into a budget, up to where others are slower than one that does."""
         if self.streams:
-            plans = self._streams(budget)
-        else:
-            plans = self._bands(budget) if self.cuts_space else iter((self._uncut(),))
-        return min((p for p in plans if p.cost.peak <= budget), key=lambda p: p.cost.seconds, default=None)
+            return self._streams(budget)
+        return self._bands(budget) if self.cuts_space else iter((self._uncut(),))
 
     def least(self, above: int) -> int:
         """About the least budget that has a plan, which is more than `above`."""
@@ -176,6 +179,8 @@ class Planner:
     def _streams(self, budget: int) -> Iterator[Plan]:
         """Pieces of time, in windows of rows where one frame is too much."""
         axis = self.axis
+        if not self._own_pieces and self.uncut.peak <= budget:
+            yield self._uncut()
         for pieces in self._pieces():
             p = Pass(0, len(steps_of(self.layer)), ALL_ROWS, pieces)
             cost = self._rehearsed((p,), axis, opened=False)
@@ -217,11 +222,14 @@ class Planner:
     def _along(self) -> str:
         return self.vae.contract.axes[0].name
 
+    @property
+    def _own_pieces(self) -> tuple[int, int] | None:
+        return self.vae.decode_pieces if self.half == "decoder" else self.vae.encode_pieces
+
     def _pieces(self) -> Iterable[tuple[int, int]]:
         """Lengths of pieces, the longest first."""
-        own = self.vae.decode_pieces if self.half == "decoder" else self.vae.encode_pieces
-        if own is not None:
-            return [own]
+        if self._own_pieces is not None:
+            return [self._own_pieces]
         if "time" not in self.may_cut:
             n = self.shape[2]
             return [(n, n)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -146,18 +146,26 @@ class Ranks:
             self._check()
         self._check()
 
-    def _wait(self, call: Any, peers: Sequence[int]) -> None:
+    def _wait(self, call: Callable[[], Any], peers: Sequence[int]) -> None:
         """The call in a thread, since nothing but its own timeout ends it when a rank is gone that it waits for."""
         if self._watch is None:
             with self._blocked_on(peers):
                 call()
             return
         with self._blocked_on(peers):
-            result = _WAITER.start(call)
+            result = _WAITER.start(lambda: self._on_device(call))
             while not result.done.wait(BEAT / 2):
                 self._check()
             if result.error is not None:
                 raise result.error
+
+    def _on_device(self, call: Callable[[], Any]) -> None:
+        """A thread begins on the first GPU, whichever this rank's is."""
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                call()
+        else:
+            call()
 
     def _check(self) -> None:
         if self._watch is not None and self._watch.failure is not None:
