@@ -25,6 +25,7 @@ from vaeport.models.gamecraft import GameCraft, GameCraftArchConfig
 from vaeport.models.hunyuan_video import HunyuanVideo, HunyuanVideoArchConfig
 from vaeport.models.ltx2 import LTX2ArchConfig, LTX2Video
 from vaeport.models.ltx_video import LTXVideo, LTXVideoArchConfig
+from vaeport.models.magvit import Magvit, MagvitArchConfig
 from vaeport.models.oobleck import Oobleck, OobleckArchConfig
 from vaeport.models.wan import Wan, WanArchConfig
 from vaeport.models.wan2_2 import Wan22, Wan22ArchConfig
@@ -96,6 +97,7 @@ LTX23 = LTX2.replace(
     upsample_factor=(2, 2, 1, 2),
     decoder_spatial_padding_mode="zeros",
 )
+MAGVIT = MagvitArchConfig(block_out_channels=(8, 8, 16, 16), latent_channels=4, norm_num_groups=4, scaling_factor=0.3)
 OOBLECK = OobleckArchConfig(
     encoder_hidden_size=16, decoder_input_channels=8, decoder_channels=8, channel_multiples=(1, 1, 2, 2, 2)
 )
@@ -110,6 +112,7 @@ MODELS: dict[str, tuple[type[VAE], VAEArchConfig]] = {
     "hunyuan_video": (HunyuanVideo, HUNYUAN),
     "gamecraft": (GameCraft, GAMECRAFT),
     "gamecraft_open": (GameCraft, GAMECRAFT_OPEN),
+    "magvit": (Magvit, MAGVIT),
     "ltx": (LTXVideo, LTX),
     "ltx1": (LTXVideo, LTX1),
     "ltx5": (LTXVideo, LTX5),
@@ -128,7 +131,7 @@ MEDIA = {
     "kl16": (2, 3, 24, 40),
     "wan": (2, 3, 9, 16, 24),
     "wan2_2": (2, 3, 9, 32, 48),
-    **dict.fromkeys(("hunyuan_video", "gamecraft"), (2, 3, 9, 16, 24)),
+    **dict.fromkeys(("hunyuan_video", "gamecraft", "magvit"), (2, 3, 9, 16, 24)),
     "gamecraft_open": (2, 3, 8, 16, 24),
     **dict.fromkeys(("ltx", "ltx1", "ltx5", "ltx2", "ltx23"), (2, 3, 17, 64, 96)),
     "oobleck": (2, 2, 6144),

@@ -48,11 +48,13 @@ def test_python_blocks_run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
     printed = capsys.readouterr().out
     assert "(1, 16, 8, 12) torch.Size([1, 3, 64, 96])" in printed
     assert "[1, 4, 4]" in printed
+    assert "pieces of 1 along time" in printed
+    assert names["video"].shape == (1, 3, 9, 32, 48)  # type: ignore[attr-defined]
 
 
 def test_commands_run(folder: Path) -> None:
     commands = [line for block in blocks("console") for line in block.splitlines()]
-    assert {line.split()[1] for line in commands} == {"inspect", "encode", "decode", "prove", "models"}
+    assert {line.split()[1] for line in commands} == {"inspect", "encode", "decode", "plan", "prove", "models"}
     for line in commands:
         program, verb, *arguments = shlex.split(line)
         assert program == "vaeport"

@@ -27,7 +27,7 @@ from tests.layers.laws import (
     normal,
     singles,
 )
-from tests.narrow import on_meta, reference, relative_errors, shapes
+from tests.narrow import MAGVIT, on_meta, reference, relative_errors, shapes
 from vaeport.errors import ConfigError, InputError
 from vaeport.layers import HEIGHT, TIME, WIDTH, GroupNorm, Pad, SelfAttention
 from vaeport.mapping import plan
@@ -39,7 +39,7 @@ from vaeport.registry import ModelRegistry
 from vaeport.runtime.load import load
 from vaeport.weights.magvit import DIFFUSERS, LAYOUTS
 
-NARROW = MagvitArchConfig(block_out_channels=(8, 8, 16, 16), latent_channels=4, norm_num_groups=4, scaling_factor=0.3)
+NARROW = MAGVIT
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.1}
 """relative to the rms"""
 

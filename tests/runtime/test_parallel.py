@@ -20,7 +20,7 @@ from vaeport.layers.layer import Chunk, Interval, State
 from vaeport.runtime.parallel import ParallelTiledVAE, bytes_of
 from vaeport.vae import VAE
 
-NAMES = ("kl", "wan", "wan2_2", "hunyuan_video", "ltx5", "ltx2", "oobleck8")
+NAMES = ("kl", "wan", "wan2_2", "magvit", "hunyuan_video", "ltx5", "ltx2", "oobleck8")
 
 
 @pytest.mark.parametrize("name", NAMES)

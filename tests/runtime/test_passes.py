@@ -19,7 +19,7 @@ from vaeport.runtime.passes import Pass, Passes
 from vaeport.runtime.program import Op, depth_after, is_barrier, layer_of, steps_of
 
 VIDEO = ("wan", "wan2_2", "ltx", "ltx5", "ltx2", "ltx23")
-MODELS = ("kl", *VIDEO, "hunyuan_video", "gamecraft", "gamecraft_open", "oobleck8")
+MODELS = ("kl", *VIDEO, "magvit", "hunyuan_video", "gamecraft", "gamecraft_open", "oobleck8")
 HALVES = ("encoder", "decoder")
 SMALL = {"ltx": (1, 3, 9, 64, 96), "ltx5": (1, 3, 9, 64, 96), "ltx2": (1, 3, 9, 64, 96), "ltx23": (1, 3, 9, 64, 96)}
 

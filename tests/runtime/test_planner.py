@@ -76,12 +76,12 @@ def full(model: type[VAE], variant: str) -> VAE:
 def test_the_cheapest_that_fits_is_chosen() -> None:
     """FLUX at 2048 x 2048: one piece, then passes without repeated work, then with it; more memory is never slower."""
     plans = Planner(full(AutoencoderKL, "flux1"), "decoder", (1, 16, 256, 256), profile=Fast())
-    found = [plans.plan(int(gib * GIB)) for gib in (12, 3, 2)]
+    found = [plans.plan(int(gib * GIB)) for gib in (12, 4, 2)]
     assert [plan.kind for plan in found] == ["whole", "bands", "bands"]
-    assert [plan.cost.peak <= gib * GIB for plan, gib in zip(found, (12, 3, 2), strict=True)] == [True] * 3
+    assert [plan.cost.peak <= gib * GIB for plan, gib in zip(found, (12, 4, 2), strict=True)] == [True] * 3
     times = [plan.cost.seconds for plan in found]
     assert times == sorted(times)
-    assert found[1].relative < 1.2
+    assert found[1].relative < 1.1 < found[2].relative
 
 
 def test_a_stream_is_flat() -> None:

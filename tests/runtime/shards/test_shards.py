@@ -21,7 +21,7 @@ from vaeport.layers import HEIGHT, WIDTH
 from vaeport.runtime.shards import Ranks, clips
 
 MODELS = (
-    *("kl", "wan", "wan2_2", "hunyuan_video", "gamecraft", "gamecraft_open"),
+    *("kl", "wan", "wan2_2", "magvit", "hunyuan_video", "gamecraft", "gamecraft_open"),
     *("ltx", "ltx1", "ltx5", "ltx2", "ltx23", "oobleck8"),
 )
 SMALL = ("kl", "oobleck8")
