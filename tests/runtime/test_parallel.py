@@ -99,7 +99,7 @@ def with_last(vae: VAE, make: Callable[[Layer], Layer]) -> VAE:
 
 @pytest.mark.parametrize(
     ("name", "repeats", "most", "after"),
-    [("wan", (1, 1, 4, 16, 4), 700_000, 6), ("ltx2", (1, 1, 12, 4, 2), 10_000_000, 1)],
+    [("wan", (1, 1, 3, 16, 1), 175_000, 6), ("ltx2", (1, 1, 10, 2, 1), 2_500_000, 1)],
 )
 def test_it_goes_on_from_the_last_finished_frame(name: str, repeats: tuple[int, ...], most: int, after: int) -> None:
     """A clip whose pieces turn out too large halfway ends in smaller ones; its first frames are not made again."""
@@ -110,12 +110,12 @@ def test_it_goes_on_from_the_last_finished_frame(name: str, repeats: tuple[int, 
         made.append(Tight(last, most, after))
         return made[-1]
 
-    ours = ParallelTiledVAE(with_last(vae, tight), budget="2GiB").decode(z).sample
+    whole = vae.plan(tuple(z.shape), budget="8GiB").whole.peak
+    ours = ParallelTiledVAE(with_last(vae, tight), budget=int(0.9 * whole)).decode(z).sample
     assert difference(ours, vae.decode(z).sample) <= STREAMED
     assert made[0].refused == made[0].pieces[after : after + 1]
     before, again = sum(made[0].pieces[:after]), sum(made[0].pieces[after + 1 :])
-    whole = vae.contract.decoded_shape(tuple(z.shape))
-    assert before > 0.2 * again, (made[0].pieces, whole)
+    assert before > 0.2 * again, made[0].pieces
 
 
 def test_no_smaller_plan_is_left() -> None:

@@ -26,8 +26,8 @@ from vaeport.vae import VAE
 Cut = Literal["space", "time"]
 ALL_ROWS = 2**31
 """More rows than there are: a pass without windows"""
-_TRIES = 12
-"""passes that are rehearsed, since the search for them only estimates"""
+_TRIES, _FITS = 12, 2
+"""passes that are rehearsed, and how many of them that fit are compared, since the search for them only estimates"""
 
 
 class Planner:
@@ -144,7 +144,7 @@ class Planner:
     def _uncut(self) -> Plan:
         p = Pass(0, len(steps_of(self.layer)), ALL_ROWS)
         why = "one piece" if self._whole_only is None else f"one piece, since {self._whole_only} runs whole only"
-        return self._made("whole", self.axis, (p,), self.uncut, why)
+        return self._made("whole", self.axis, (p,), self._rehearsed((p,), self.axis, opened=False), why)
 
     def _bands(self, budget: int) -> Iterator[Plan]:
         """Passes over rows, for what sees all of time and space."""
@@ -155,6 +155,7 @@ class Planner:
             if i in survey.barriers and isinstance(op, Apply)
         )
         tried: set[tuple[Pass, ...]] = set()
+        fits = 0
         while len(tried) < _TRIES and (passes := self._passes(aim)) is not None:
             aim = int(0.97 * aim)
             if passes in tried:
@@ -164,7 +165,8 @@ class Planner:
             one = len(passes) == 1 and passes[0].rows >= survey.rows_after(len(survey.ops))
             why = "one piece" if one else f"{len(passes)} passes over bands of rows, nothing blended"
             yield self._made("whole" if one else "bands", HEIGHT, passes, cost, why, barriers=shares, frames=True)
-            if cost.peak <= budget:
+            fits += cost.peak <= budget
+            if fits == _FITS or (fits and one):
                 return
 
     @cached_property

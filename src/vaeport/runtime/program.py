@@ -201,8 +201,7 @@ def run(ops: Sequence[Op], stack: Sequence[Placed], axis: int) -> list[Placed]:
             case Fork(shortcut):
                 found[-1:] = [*run(shortcut, found[-1:], axis), found[-1]]
             case Join():
-                (main, start), (below, _) = _common(found.pop(), found.pop(), axis)
-                found.append((below + main, start))
+                found.append(_joined(found.pop(), found.pop(), axis))
     return found
 
 
@@ -211,8 +210,8 @@ def _applied(layer: Layer, x: Tensor, start: int, axis: int) -> Placed:
     return y, floor(start * layer.rate(axis))
 
 
-def _common(a: Placed, b: Placed, axis: int) -> tuple[Placed, Placed]:
-    """Both, cut to the rows that they share."""
-    start, stop = max(a[1], b[1]), min(t.shape[axis] + at for t, at in (a, b))
-    first, second = ((t.narrow(axis, start - at, stop - start), start) for t, at in (a, b))
-    return first, second
+def _joined(main: Placed, below: Placed, axis: int) -> Placed:
+    """The sum of the rows that both have; a function of its own, since a name in `run` would keep them alive."""
+    start, stop = max(main[1], below[1]), min(t.shape[axis] + at for t, at in (main, below))
+    a, b = (t.narrow(axis, start - at, stop - start) for t, at in (below, main))
+    return a + b, start

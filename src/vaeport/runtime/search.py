@@ -106,6 +106,8 @@ class Search:
             spilled = max(0, int(stores) - room)
             if (spilled and not self.host) or room < 0:
                 continue
+            if spilled and single:  # a band waits as a whole
+                spilled = int(stores)
             later = [] if single else [k for k in inside if k > self._first(i)]
             again = sum(self._seconds(i, k) + survey.rows[k].note_seconds for k in later)
             moved = spilled * (2 + len(later)) / survey.profile.transfer
