@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from vaeport.layers.layer import TIME, Chunk, Interval, Layer, State
+from vaeport.layers.layer import TIME, Chunk, Interval, Layer, State, hull
 
 
 class Chain(Layer):
@@ -235,11 +235,6 @@ def fold(x: Tensor) -> Tensor:
 def unfold(x: Tensor, batch: int) -> Tensor:
     """The inverse of `fold`."""
     return x.view(batch, -1, *x.shape[1:]).transpose(1, 2)
-
-
-def hull(a: Interval | None, b: Interval | None) -> Interval | None:
-    """The smallest interval that holds both; None is everything."""
-    return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
 
 
 def _joined(a: Chunk, b: Chunk) -> Chunk:

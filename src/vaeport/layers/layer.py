@@ -158,6 +158,11 @@ class Barrier(Layer):
         return Replayed(self(torch.cat(tuple(notes), axis)), axis)
 
 
+def hull(a: Interval | None, b: Interval | None) -> Interval | None:
+    """The smallest interval that holds both; None is everything."""
+    return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
+
+
 def stream(layer: Layer, pieces: Iterable[Tensor], axis: int) -> Iterator[Tensor]:
     """Feeds `pieces` (cut along `axis`; their length may be 0) to `layer`; yields outputs as soon as they are known."""
     state: State = None

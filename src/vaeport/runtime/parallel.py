@@ -19,8 +19,8 @@ from vaeport.runtime.shards import Ranks, decode_sharded, encode_sharded
 from vaeport.runtime.shards.ranks import RefusedError
 from vaeport.vae import VAE, DecoderOutput, EncoderOutput
 
-_LESS = 0.7
-"""of the memory that a plan took when it did not fit"""
+_LESS = (0.7, 0.9)
+"""of the memory that a plan should have taken when it did not fit, what another may take; the first that there is"""
 
 
 class ParallelTiledVAE:
@@ -144,9 +144,9 @@ class ParallelTiledVAE:
             out = torch.empty(shape, dtype=z.dtype, pin_memory=z.is_cuda)
             yield self.decode(z, timestep=timestep, generator=generator, out=out).sample
 
-    def _run(self, half: Half, layer: Layer, x: Tensor, out: Tensor | None) -> Tensor:
+    def _run(self, half: Half, layer: Layer, x: Tensor, out: Tensor | None, budget: int | None = None) -> Tensor:
         """By plan; when memory turns out to be less, by the next smaller one, from the last finished frame."""
-        planner, budget = self._planner(half, tuple(x.shape), out is not None), self._bytes()
+        planner, budget = self._planner(half, tuple(x.shape), out is not None), budget or self._bytes()
         plan = planner.plan(budget)
         run = Passes(plan.steps(layer), x, plan.axis, out)
         while True:
@@ -156,19 +156,24 @@ class ParallelTiledVAE:
             except (BlockedError, RuntimeError) as error:
                 if not (isinstance(error, BlockedError) or is_out_of_memory(error)):
                     raise
-                smaller = planner.within(int(_LESS * min(budget, plan.cost.peak)))
+                budgets = [int(share * min(budget, plan.cost.peak)) for share in _LESS]
+                smaller = next(((b, found) for b in budgets if (found := planner.within(b)) is not None), None)
                 if smaller is None:
                     what = "out of memory, and no smaller plan is left"
                     fix = "free memory on the device, or decode a smaller piece; the latents are as they were"
                     raise BlockedError(what, found=plan.why, fix=fix) from error
-                budget, plan = int(_LESS * min(budget, plan.cost.peak)), smaller
+                budget, plan = smaller
             done, result = run.finished, run.out
-            if done and result is not None:
-                return self._rest(half, layer, x, result, done, budget)
+            if done and result is not None and self._rest(half, layer, x, result, done, budget, given=out is not None):
+                return result
             run = Passes(plan.steps(layer), x, plan.axis, out)
 
-    def _rest(self, half: Half, layer: Layer, x: Tensor, out: Tensor, done: int, budget: int) -> Tensor:
-        """What comes after `done` frames, from a shorter clip: the first frame, and all that the rest needs."""
+    def _rest(self, half: Half, layer: Layer, x: Tensor, out: Tensor, done: int, budget: int, *, given: bool) -> bool:
+        """What comes after `done` frames, from a shorter clip: the first frame, and all that the rest needs.
+
+        given   `out` takes none of the budget, nor does what else lies where it does
+        False if no plan for the shorter clip fits.
+        """
         time = -1 if x.dim() == 3 else -3
         first = self._first_piece(half)
         needs = layer.needs((done, done + 1), time)
@@ -178,12 +183,13 @@ class ParallelTiledVAE:
         n = x.shape[time]
         shorter = torch.cat((x.narrow(time, 0, first), x.narrow(time, start, n - start)), time)
         skipped = int((start - first) * layer.rate(time))
-        planner = self._planner(half, tuple(shorter.shape), False)
-        plan = planner.plan(budget)
-        y = plan.run(layer, shorter)
+        if self._planner(half, tuple(shorter.shape), given).within(budget) is None:
+            return False
         rest = out.shape[time] - done
+        beside = out.new_empty((*out.shape[:2], out.shape[time] - skipped, *out.shape[3:])) if given else None
+        y = self._run(half, layer, shorter, beside, budget)
         out.narrow(time, done, rest).copy_(y.narrow(time, done - skipped, rest))
-        return out
+        return True
 
     def _several(self) -> Ranks | None:
         return self.ranks if self.ranks is not None and self.ranks.size > 1 else None

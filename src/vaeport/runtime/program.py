@@ -15,8 +15,8 @@ from math import floor, lcm
 
 from torch import Tensor
 
-from vaeport.layers.combine import Add, Chain, PerFrame, fold, hull, unfold
-from vaeport.layers.layer import Barrier, Interval, Layer, Settled
+from vaeport.layers.combine import Add, Chain, PerFrame, fold, unfold
+from vaeport.layers.layer import Barrier, Interval, Layer, Settled, hull
 
 
 @dataclass(frozen=True)

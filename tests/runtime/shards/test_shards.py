@@ -125,12 +125,12 @@ def test_every_part_is_handed_over_as_soon_as_it_is_finished(pool: Pool) -> None
 
 @pytest.mark.parametrize("name", ["kl", "wan", "hunyuan_video", "ltx1", "ltx2", "oobleck8"])
 def test_a_plan_is_carried_out_on_all_ranks(pool: Pool, name: str) -> None:
-    """On every rank the whole, as one rank gives it; what is local in time streams within its stripe."""
+    """On every rank the whole, as one rank gives it; Wan, which always runs in pieces, streams within its stripe."""
     contract = native(name).contract
     shape = (1, contract.latent_channels, *((7,) if name == "oobleck8" else (3, 4, 3)[-len(contract.axes) :]))
     for decoded, encoded, why in pool.values(work.planned, 3, name, shape, "1GiB"):
         assert max(decoded, encoded) <= STREAMED
-        assert ("pieces" in why) == (name in ("wan", "ltx1", "ltx2")), why
+        assert "pieces" in why or name != "wan", why
 
 
 def test_a_budget_too_small_for_the_ranks(pool: Pool) -> None:

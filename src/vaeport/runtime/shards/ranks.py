@@ -228,6 +228,7 @@ class _Waiter:
         self._last: _Result | None = None
 
     def start(self, call: Any) -> _Result:
+        """Has the call made, by a new thread if the last call never came back."""
         result = _Result(call)
         if self._last is None or not self._last.done.is_set():  # there is no thread yet, or it never came back
             self._calls = queue.SimpleQueue()
