@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from vaeport.errors import BlockedError, ConfigError, InputError, VaeportError
-from vaeport.layers import DiagonalGaussian, Layer
+from vaeport.layers import DiagonalGaussian, Layer, SpatialNoise
+from vaeport.layers.random import default_generator
 from vaeport.runtime.bands import cuts
 from vaeport.runtime.passes import Passes, is_out_of_memory
 from vaeport.runtime.plan import Half, Plan
@@ -149,6 +150,7 @@ class ParallelTiledVAE:
         planner, budget = self._planner(half, tuple(x.shape), out is not None), budget or self._bytes()
         plan = planner.plan(budget)
         run = Passes(plan.steps(layer), x, plan.axis, out)
+        drawn = _states(layer, x.device)
         while True:
             try:
                 with torch.no_grad():
@@ -163,6 +165,8 @@ class ParallelTiledVAE:
                     fix = "free memory on the device, or decode a smaller piece; the latents are as they were"
                     raise BlockedError(what, found=plan.why, fix=fix) from error
                 budget, plan = smaller
+            for generator, state in drawn:  # the same noise again
+                generator.set_state(state)
             done, result = run.finished, run.out
             if done and result is not None and self._rest(half, layer, x, result, done, budget, given=out is not None):
                 return result
@@ -234,6 +238,12 @@ class ParallelTiledVAE:
         if tuple(out.shape) != wanted or out.dtype != z.dtype:
             found = f"{list(out.shape)}, {out.dtype}"
             raise ConfigError("`out` does not fit the media", expected=f"{list(wanted)}, {z.dtype}", found=found)
+
+
+def _states(layer: Layer, device: torch.device) -> list[tuple[torch.Generator, Tensor]]:
+    """The generators that the layer draws noise from, as they are."""
+    noise = [m.generator or default_generator(device) for m in layer.modules() if isinstance(m, SpatialNoise)]
+    return [(generator, generator.get_state()) for generator in {id(g): g for g in noise}.values()]
 
 
 def bytes_of(size: int | str) -> int:

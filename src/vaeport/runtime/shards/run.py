@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaeport.errors import InputError, VaeportError
 from vaeport.layers import HEIGHT, SAMPLES, TIME, WIDTH, DiagonalGaussian, SpatialNoise
+from vaeport.layers.random import default_generator
 from vaeport.runtime.plan import Plan
 from vaeport.runtime.shards.ranks import Ranks, RefusedError
 from vaeport.runtime.shards.tree import partition, sharded
@@ -189,20 +190,13 @@ def _of_rank_0(generator: torch.Generator | None, ranks: Ranks) -> torch.Generat
     """Generators in the same state on all ranks: rank 0's own, and copies of it, so that all draw the same noise."""
     if ranks.size == 1:
         return generator
-    own = generator if generator is not None else _default_generator(ranks.device)
+    own = generator if generator is not None else default_generator(ranks.device)
     device, state = ranks.agree((own.device.type, own.get_state()) if ranks.rank == 0 else None)[0]
     if ranks.rank == 0:
         return generator
     twin = torch.Generator(ranks.device if device == ranks.device.type else device)
     twin.set_state(state)
     return twin
-
-
-def _default_generator(device: torch.device) -> torch.Generator:
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        return torch.cuda.default_generators[index]
-    return torch.default_generator
 
 
 def _cut(x: Tensor, pieces: tuple[int, int]) -> Iterator[Tensor]:
