@@ -27,6 +27,7 @@ from bench.memory import peak_growth
 from bench.work import HUNYUAN, KL, LTX2, NARROW_OOBLECK, NARROW_WAN, OOBLECK, QUICK_KL, QUICK_WAN, WAN, Model
 from vaeport.runtime.plan import GIB, Kind, Plan
 from vaeport.runtime.planner import Planner
+from vaeport.runtime.sizes import example
 from vaeport.vae import VAE
 
 EXACT, ROUNDING = 1e-12, 2.0
@@ -88,7 +89,7 @@ def measure(work: Work, device: str) -> dict[str, Any]:
     plan = planner.plan(work.budget)
     planning = time.perf_counter() - start
     layer = _layer(vae, work)
-    x = _input(work.shape, vae)
+    x = example(vae, work.shape)
     out = None
     if work.host:
         shape = vae.contract.decoded_shape(work.shape)
@@ -147,11 +148,11 @@ def _verdict(work: Work, vae: VAE, device: str, plan: Plan) -> dict[str, Any]:
         twin = drawn(work.model, dtype, device)
         if dtype is not torch.float64:  # the same weights and inputs on both sides
             exact = drawn(work.model, dtype, device).double()
-            x = _input(work.check, twin)
+            x = example(twin, work.check)
             with torch.no_grad():
                 truth = _layer(exact, work)(x.double())
         else:
-            x = _input(work.check, twin)
+            x = example(twin, work.check)
         planner = Planner(twin, work.half, work.check)  # type: ignore[arg-type]
         small = _smaller(planner, share, plan.kind)
         with torch.no_grad():
@@ -174,12 +175,6 @@ def _smaller(planner: Planner, share: float, kind: Kind) -> Plan:
         if factor >= share and (found := planner.within(int(planner.whole.peak * factor))) is not None:
             return found
     raise RuntimeError("no plan")
-
-
-def _input(shape: Sequence[int], vae: VAE) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(tuple(shape), generator=generator).to(vae.device, vae.dtype)
-    return x if shape[1] == vae.contract.latent_channels else x.clamp_(-1, 1)
 
 
 def _relative(y: Tensor, truth: Tensor) -> float:

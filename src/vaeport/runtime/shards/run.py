@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from vaeport.errors import InputError, VaeportError
 from vaeport.layers import HEIGHT, SAMPLES, TIME, WIDTH, DiagonalGaussian, SpatialNoise
 from vaeport.layers.random import default_generator
+from vaeport.runtime.bands import cuts
 from vaeport.runtime.plan import Plan
 from vaeport.runtime.shards.ranks import Ranks, RefusedError
 from vaeport.runtime.shards.tree import partition, sharded
@@ -86,7 +86,8 @@ def decode_sharded(
                 on_stripe(Stripe(y, ranks.rank, axis, begins))
         else:
             pieces, frame = [], 0
-            for piece in twin.stream_decode(_cut(own, twin.decode_pieces), **given):
+            own_pieces = (own.narrow(TIME, a, b - a) for a, b in cuts(own.shape[TIME], *twin.decode_pieces))
+            for piece in twin.stream_decode(own_pieces, **given):
                 pieces.append(piece)
                 on_stripe(Stripe(piece, ranks.rank, axis, begins, frame))
                 frame += piece.shape[TIME]
@@ -197,13 +198,6 @@ def _of_rank_0(generator: torch.Generator | None, ranks: Ranks) -> torch.Generat
     twin = torch.Generator(ranks.device if device == ranks.device.type else device)
     twin.set_state(state)
     return twin
-
-
-def _cut(x: Tensor, pieces: tuple[int, int]) -> Iterator[Tensor]:
-    first, rest = pieces
-    n = x.shape[TIME]
-    for a, b in pairwise([0, *range(min(first, n), n, rest), n]):
-        yield x.narrow(TIME, a, b - a)
 
 
 def _gathered(y: Tensor, stripes: list[tuple[int, int]], axis: int, gather: Gather, ranks: Ranks) -> Tensor | None:
