@@ -2,8 +2,8 @@
 
     python -m bench.runtime [--only kl_12,wan_81,...] [--quick] [--json-out FILE]
 
-Full sizes and widths need a GPU; elsewhere, or with `--quick`, narrow models run at small sizes. The last line is one JSON
-object. Exit code 1 if a plan is not exact, or breaks its budget on a GPU (a CPU tells no more than what the process has).
+Full sizes and widths need a GPU; elsewhere, or with `--quick`, narrow models run at small sizes. The last line is one
+JSON object. Exit code 1 if a plan is not exact, or breaks its budget on a GPU: a CPU tells what the process holds.
 """
 
 from __future__ import annotations
