@@ -37,8 +37,6 @@ class Planner:
     may_cut     what a plan may cut; the pieces in time that a model always runs in are its own
     ranks       how many devices share the work, each of which runs its own stripe whole or in pieces of time
     overlap     of the ranks (see `Ranks`)
-    device, dtype
-                that it will run on and in; None: the VAE's own
     """
 
     def __init__(
@@ -52,12 +50,10 @@ class Planner:
         may_cut: Collection[Cut] = ("space", "time"),
         ranks: int = 1,
         overlap: int = 64,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
     ) -> None:
         require_shape(vae, half, shape)
         self.vae, self.half, self.shape = vae, half, tuple(shape)
-        self.device, self.dtype = device or vae.device, dtype or vae.dtype
+        self.device, self.dtype = vae.device, vae.dtype
         self._costs: dict[tuple[Pass, ...], Cost] = {}
         self.profile = profile or profile_of(self.device, self.dtype)
         self.out_given, self.may_cut = out_given, may_cut
