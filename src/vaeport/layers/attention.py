@@ -36,6 +36,11 @@ class SelfAttention(Barrier):
         whole_frame     keys of one frame, if they are more
         before          frames before the first query
         """
+        return self.weighted(q, k, v)
+
+    @staticmethod
+    def weighted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q k^T / sqrt(C)) v, every query with all keys."""
         return F.scaled_dot_product_attention(q, k, v)
 
     def note(self, x: Tensor) -> Tensor:
@@ -80,7 +85,7 @@ class FrameCausalAttention(SelfAttention):
         frames = []
         for i, queries in enumerate(q.split(frame, 2), before + 1):
             seen = i * (whole_frame or frame)
-            frames.append(F.scaled_dot_product_attention(queries, k[:, :, :seen], v[:, :, :seen]))
+            frames.append(self.weighted(queries, k[:, :, :seen], v[:, :, :seen]))
         return torch.cat(frames, 2)
 
 

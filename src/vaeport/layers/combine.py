@@ -21,6 +21,9 @@ class Chain(Layer):
     Chain(norm=GroupNorm(64, 32), act=SiLU(), conv=Conv(64, 64, (3, 3)))
     """
 
+    opens = True
+    """Whether a chain around it runs its layers one by one."""
+
     def __init__(self, *layers: Layer, **named: Layer | None) -> None:
         super().__init__()
         for name, layer in (*((str(i), layer) for i, layer in enumerate(layers)), *named.items()):
@@ -38,7 +41,7 @@ class Chain(Layer):
         but_hooked  leave chains closed that have forward hooks, which run when a chain is called
         """
         for layer in self.layers:
-            if isinstance(layer, Chain) and not (but_hooked and (layer._forward_hooks or layer._forward_pre_hooks)):
+            if isinstance(layer, Chain) and layer.opens and not (but_hooked and (layer._forward_hooks or layer._forward_pre_hooks)):
                 yield from layer.flat(but_hooked=but_hooked)
             else:
                 yield layer
@@ -49,13 +52,30 @@ class Chain(Layer):
             x = layer(x)
         return x
 
+    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
+        """The last layer adds, if it can; its input is not kept for a sum behind it."""
+        layers = tuple(self.flat(but_hooked=True))
+        for i, layer in enumerate(layers, 1):
+            if i == len(layers) and layer.adds:
+                return layer.plus(x, addend)
+            x = layer(x)
+        return addend + x
+
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """Each layer's step on what the one before it released; the list of states is used again."""
+        y, _, states = self.step_plus(x, state, last, axis, None)
+        return y, states
+
+    def step_plus(self, x: Chunk, state: State, last: bool, axis: int, addend: Chunk) -> tuple[Chunk, Chunk, State]:
+        """The last layer adds."""
         layers = tuple(self.flat())
         states = [None] * len(layers) if state is None else state
         for i, layer in enumerate(layers):
-            x, states[i] = layer.step(x, states[i], last, axis)
-        return x, states
+            if i == len(layers) - 1 and layer.adds:
+                x, addend, states[i] = layer.step_plus(x, states[i], last, axis, addend)
+            else:
+                x, states[i] = layer.step(x, states[i], last, axis)
+        return x, addend, states
 
     def flush(self, state: State, axis: int) -> Iterator[Tensor]:
         """Layer by layer: what one still held goes through those behind it before they are flushed themselves.
@@ -101,14 +121,16 @@ class Add(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum; both branches give the same shape."""
-        y: Tensor = self.shortcut(x) + self.main(x)
-        return y
+        return self.main.plus(x, self.shortcut(x))
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """The sum of what both branches have released."""
         main_state, shortcut_state, waiting = state or (None, None, (None, None))
-        main, main_state = self.main.step(x, main_state, last, axis)
         shortcut, shortcut_state = self.shortcut.step(x, shortcut_state, last, axis)
+        given = shortcut if all(part is None for part in waiting) else None
+        main, left, main_state = self.main.step_plus(x, main_state, last, axis, given)
+        if given is not None and left is None:
+            return main, (main_state, shortcut_state, waiting)
         (main, shortcut), waiting = _in_pairs((main, shortcut), waiting, axis)
         y = None if main is None or shortcut is None else shortcut + main
         return y, (main_state, shortcut_state, waiting)

@@ -55,9 +55,22 @@ class Conditions:
 class Layer(nn.Module):
     """A layer that treats every position alike and alone; layers that look around override what differs."""
 
+    adds = False
+    """Whether it adds to its outputs while it makes them."""
+
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """The outputs that become known with the piece `x`, and the state for the next piece."""
         return (None if x is None else self(x)), None
+
+    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
+        """The addend and what `x` gives, in one tensor; a layer overrides it, and sets `adds`, if it can add itself."""
+        y: Tensor = addend + self(x)
+        return y
+
+    def step_plus(self, x: Chunk, state: State, last: bool, axis: int, addend: Chunk) -> tuple[Chunk, Chunk, State]:
+        """As `step`, with what is left of an addend: None once it is in the outputs."""
+        y, state = self.step(x, state, last, axis)
+        return y, addend, state
 
     def flush(self, state: State, axis: int) -> Iterator[Tensor]:
         """What comes after the last piece: as `step` with `last`, in as many small parts as it can."""

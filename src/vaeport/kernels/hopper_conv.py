@@ -1,0 +1,198 @@
+"""Convolutions on Hopper: `hopper_conv.cu` compiled for a shape of kernel, weights packed for it, and its launch.
+
+y[n, o, t, h, w] = bias[o] + sum x[n, c, t + i - pad_t, h + j - pad_h, w + k - pad_w] weight[o, c, i, j, k] + residual
+
+Tensors are [B, C, T, H, W] in channels-last memory, bfloat16 or float16; sums are float32.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vaeport.kernels import driver
+
+SOURCE = Path(__file__).with_name("hopper_conv.cu")
+_SHARED = 227 * 1024 - 2048
+_RATE = {(192, 1): 1.0, (192, 2): 0.95, (128, 2): 0.98, (160, 1): 0.93, (160, 2): 0.93, (96, 2): 0.95, (64, 2): 0.8, (32, 2): 0.6}
+"""(channels, patches) of a block -> how fast a busy processor is with it, measured on an H200 (bench/kernels.py)"""
+_STAGES = ((3, 6), (3, 4), (2, 6), (2, 4), (2, 3), (2, 2))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a kernel is compiled for; the names are the source's."""
+
+    half: int
+    n: int
+    ck: int
+    kt: int
+    kh: int
+    kw: int
+    tps: int
+    patches: int
+    a_stages: int
+    b_stages: int
+    ctas: int = 1
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return 384 if self.ctas == 1 else 320
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory."""
+        return self.a_stages * self._a_stage + self.b_stages * self._b_stage + 1024 + 8 * 2 * 16
+
+    @property
+    def _a_stage(self) -> int:
+        rows = (16 + self.kh - 1) * (8 * self.patches + self.kw - 1)
+        return -(-rows * self.ck * 2 // 1024) * 1024
+
+    @property
+    def _b_stage(self) -> int:
+        return self.tps * self.n * self.ck * 2
+
+    @property
+    def box(self) -> tuple[int, int, int]:
+        """Channels, columns and rows that one copy brings."""
+        return self.ck, 8 * self.patches + self.kw - 1, 16 + self.kh - 1
+
+
+def variant_of(half: bool, channels: int, kernel: tuple[int, ...], n: int, patches: int) -> Variant:
+    """The variant with blocks of n channels and as many patches, and with as many stages as fit."""
+    kt, kh, kw = kernel
+    ck = _chunk(channels)
+    tps = kh * kw if n <= 32 else kw if n * ck <= 96 * 32 else 1
+    tried = (Variant(int(half), n, ck, kt, kh, kw, tps, patches, a, b) for a, b in _STAGES)
+    return next(v for v in tried if v.shared <= _SHARED)
+
+
+@lru_cache(4096)
+def choice(
+    channels: int, batch: int, frames: int, height: int, width: int, processors: int, split: int = 1
+) -> tuple[int, int]:
+    """Channels and patches of a block: those that leave the fewest processors idle, of the rates measured."""
+    fit = [(n, patches) for n, patches in _RATE if channels % n == 0]
+    if not fit:
+        return -(-channels // 8) * 8 if channels <= 136 else 8, 1
+
+    def seconds(pair: tuple[int, int]) -> float:
+        n, patches = pair
+        tiles = batch * frames * -(-height // 16) * -(-width // (8 * patches)) * (channels * split // n)
+        return -(-tiles // processors) * n * patches / _RATE[pair]
+
+    return min(fit, key=seconds)
+
+
+def packed(weight: Tensor) -> Tensor:
+    """[O, C, kt, kh, kw] -> [kt, C / ck, kh * kw, O, ck], swizzled as shared memory holds it; zeros fill up O and C."""
+    out, channels = weight.shape[:2]
+    ck = _chunk(channels)
+    chunks, units = -(-channels // ck), ck // 8
+    rows, taps = -(-out // 8) * 8, weight[0, 0, 0].numel()
+    full = weight.new_zeros(rows, chunks * ck, weight.shape[2], taps)
+    full[:out, :channels] = weight.reshape(out, channels, -1, taps)
+    split = full.view(rows, chunks, units, 8, -1, taps).permute(4, 1, 5, 0, 2, 3)
+    row, unit = (torch.arange(n, device=weight.device) for n in (rows, units))
+    swapped = (row[:, None] * units // 8 % units) ^ unit
+    return split[..., row[:, None], swapped, :].reshape(-1, chunks, taps, rows, ck)
+
+
+def _chunk(channels: int) -> int:
+    return next(size for size in (64, 32, 16) if channels % size == 0 or size == 16)
+
+
+class _Args(ctypes.Structure):
+    _fields_ = (
+        ("x", ctypes.c_uint64 * 16),
+        ("past", ctypes.c_uint64 * 16),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "residual", "out")),
+        *(
+            (name, ctypes.c_int)
+            for name in (
+                *("frames_in", "frames_past", "repeat", "pad_t", "pad_h", "pad_w"),
+                *("batch", "frames", "height", "width", "channels", "chunks", "blocks", "blocks_per_group", "rows"),
+                *("tiles_h", "tiles_w", "tiles"),
+            )
+        ),
+        *((name, ctypes.c_longlong) for name in ("out_n", "out_t", "out_h", "out_w", "out_c", "out_group")),
+        ("rest", ctypes.c_char * 64),  # the compiler rounds the structure up to its alignment
+    )
+
+
+def run(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    channels: int,
+    kernel: Sequence[int],
+    out: Tensor,
+    *,
+    pad: Sequence[int],
+    past: Tensor | None = None,
+    repeat: bool = False,
+    residual: Tensor | None = None,
+    split: int = 1,
+    variant: Variant | None = None,
+) -> None:
+    """Writes `out` [B, O, T', H', W'], a view of any strides; of many channels, those lie next to each other.
+
+    weight      as `packed`
+    past        frames in front of x
+    repeat      frames beyond the ends are the first and the last one, not zeros
+    residual    laid out as `out`
+    split       the i-th share of the channels is frame i of as many frames
+    variant     None: the best by what was measured
+    """
+    batch, _, frames, height, width = out.shape
+    frames //= split
+    processors = driver.processors(x.device)
+    if variant is None:
+        pair = choice(channels // split, batch, frames, height, width, processors, split)
+        variant = variant_of(x.dtype is torch.float16, x.shape[1], tuple(kernel), *pair)
+    v = variant
+    args = _Args()
+    args.x = driver.tensor_map(x, v.box)
+    args.past = args.x if past is None else driver.tensor_map(past, v.box)
+    args.weight, args.bias = weight.data_ptr(), 0 if bias is None else bias.data_ptr()
+    args.residual, args.out = 0 if residual is None else residual.data_ptr(), out.data_ptr()
+    args.frames_in, args.frames_past, args.repeat = x.shape[2], 0 if past is None else past.shape[2], int(repeat)
+    # frames are counted from the first of x
+    args.pad_t, args.pad_h, args.pad_w = pad[0] + args.frames_past, pad[1], pad[2]
+    args.batch, args.frames, args.height, args.width, args.channels = batch, frames, height, width, channels
+    args.chunks, args.blocks, args.rows = weight.shape[1], -(-channels // v.n), weight.shape[3]
+    args.blocks_per_group = args.blocks // split
+    args.tiles_h, args.tiles_w = -(-height // 16), -(-width // (8 * v.patches))
+    args.tiles = batch * frames * args.tiles_h * args.tiles_w * args.blocks
+    args.out_n, args.out_c, args.out_t, args.out_h, args.out_w = out.stride()
+    args.out_group, args.out_t = args.out_t, args.out_t * split
+    driver.launch(_kernel(v), args, min(args.tiles, processors * v.ctas), v.threads, v.shared, x.device)
+
+
+@lru_cache(512)
+def _kernel(v: Variant) -> driver.Kernel:
+    defines = {field.name.upper(): value for field, value in zip(fields(v), astuple(v), strict=True)}
+    return driver.kernel(_wgmma(v.n, bool(v.half)) + SOURCE.read_text(), "conv", defines, v.shared)
+
+
+def _wgmma(n: int, half: bool) -> str:
+    """d [64, n] (+)= a [64, 16] b [n, 16]^T as one instruction; `add` is 0 where d holds nothing yet."""
+    count, kind = n // 2, "f16" if half else "bf16"
+    names = ", ".join(f"%{i}" for i in range(count))
+    operands = ", ".join(f'"+f"(d[{i}])' for i in range(count))
+    instruction = f"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{kind}.{kind}"
+    return f"""
+__device__ __forceinline__ void wgmma(float* d, unsigned long long a, unsigned long long b, int add) {{
+    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{count + 2}, 0;\\n"
+                 "{instruction} {{{names}}}, %{count}, %{count + 1}, p, 1, 1, 0, 0;\\n}}\\n"
+                 : {operands} : "l"(a), "l"(b), "r"(add));
+}}
+"""

@@ -1,0 +1,201 @@
+"""`faster`: a copy of a layer tree in which layers that follow each other run by the operators of this package.
+
+The copy has the same combinators and parameters and obeys the same contract, so streams, bands and shards are as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+
+from torch import Tensor
+
+from vaeport.kernels.attention import fast_attention
+from vaeport.kernels.conv import FastConv, RepeatingConv, UpsampledConv
+from vaeport.kernels.norm import FastGroupNorm, FastNorm
+from vaeport.layers import (
+    Chain,
+    ChannelRMSNorm,
+    ChannelsToTime,
+    Conv,
+    GroupNorm,
+    Layer,
+    NearestUpsample,
+    Pad,
+    PixelNorm,
+    SelfAttention,
+    SiLU,
+)
+
+Found = tuple[int, list[Layer]]
+"""How many layers a rule replaces, and by which"""
+Rule = Callable[[Sequence[Layer]], Found | None]
+"""Looks at the beginning of a row of layers"""
+
+
+class Together(Chain):
+    """Layers that run as one where nothing cuts between them; in bands and shards they are steps of their own."""
+
+    opens = False
+
+
+class NormThenEdges(Together):
+    """A group norm, and the edges that a convolution behind it sees, in one pass."""
+
+    norm: FastGroupNorm
+    edges: Pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, *axes] -> with edges."""
+        return self.norm.with_edges(x, self.edges)
+
+
+def faster(layer: Layer) -> Layer:
+    """The copy; the layer itself where no rule fits."""
+    if isinstance(layer, Chain):
+        return _chain(layer)
+    if found := _applied([layer]):
+        (only,) = found[1] if len(found[1]) == 1 else [Chain(*found[1])]
+        return only
+    children = {name: faster(child) for name, child in layer.named_children() if isinstance(child, Layer)}
+    return _with(layer, children)
+
+
+def _chain(chain: Chain) -> Layer:
+    """Rules see the layers of inner chains as one row; what they replace leaves the first one's place."""
+    row = list(_row(chain, ""))
+    made: dict[str, Layer | None] = {}
+    i = 0
+    while i < len(row):
+        found = _applied([layer for _, layer in row[i:]])
+        if found is None:
+            made[row[i][0]] = faster(row[i][1])
+            i += 1
+            continue
+        count, new = found
+        for k in range(count):
+            made[row[i + k][0]] = new[k] if k < len(new) else None
+        i += count
+    return _rebuilt(chain, "", made)
+
+
+def _row(chain: Chain, prefix: str) -> Iterator[tuple[str, Layer]]:
+    for name, child in chain._modules.items():
+        assert isinstance(child, Layer)
+        if isinstance(child, Chain):
+            yield from _row(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", child
+
+
+def _rebuilt(chain: Chain, prefix: str, made: dict[str, Layer | None]) -> Chain:
+    twin = copy(chain)
+    modules: dict[str, Layer] = {}
+    for name, child in chain._modules.items():
+        if isinstance(child, Chain):
+            modules[name] = _rebuilt(child, f"{prefix}{name}.", made)
+        elif (new := made[f"{prefix}{name}"]) is not None:
+            modules[name] = new
+    twin._modules = modules  # type: ignore[assignment]
+    return twin
+
+
+def _with(layer: Layer, children: dict[str, Layer]) -> Layer:
+    if all(child is layer._modules[name] for name, child in children.items()):
+        return layer
+    twin = copy(layer)
+    twin._modules = {**layer._modules, **children}
+    return twin
+
+
+def _applied(layers: Sequence[Layer]) -> Found | None:
+    return next((found for rule in _RULES if (found := rule(layers)) is not None), None)
+
+
+def _norm(layers: Sequence[Layer]) -> Found | None:
+    """A norm, the activation behind it, and the edges behind both."""
+    norm = layers[0]
+    if not isinstance(norm, ChannelRMSNorm | PixelNorm | GroupNorm) or not _serves(norm):
+        return None
+    count = 2 if len(layers) > 1 and type(layers[1]) is SiLU else 1
+    pads, time, space, conv = _edges(layers[count:])
+    if isinstance(norm, GroupNorm):
+        fast: Layer = FastGroupNorm(norm, count == 2)
+        if space is not None:
+            fast = NormThenEdges(norm=fast, edges=space)
+    else:
+        fast = FastNorm(norm, count == 2, space)
+    if space is None:
+        return count, [fast]
+    if conv is None or time is None:
+        return count + pads, [fast, *([] if time is None else [time])]
+    return count + pads + 1, [fast, RepeatingConv(time, FastConv.of(conv))]
+
+
+def _serves(norm: Layer) -> bool:
+    """Groups of powers of two, as kernels are laid out."""
+    if not isinstance(norm, GroupNorm):
+        return True
+    return all(n & (n - 1) == 0 for n in (norm.groups, norm.weight.numel()))
+
+
+def _edges(layers: Sequence[Layer]) -> tuple[int, Pad | None, Pad | None, Conv | None]:
+    """How many pads lead the row, those in time and in space, and the convolution behind that repeats frames itself."""
+    time: Pad | None = None
+    space: Pad | None = None
+    count = 0
+    for layer in layers:
+        if type(layer) is not Pad or layer.mode == "constant":
+            break
+        in_time = len(layer.pads) == 3 and any(layer.pads[0])
+        in_space = any(any(side) for side in layer.pads[-2:])
+        if (in_time and (time is not None or layer.mode != "replicate")) or (in_space and space is not None):
+            break
+        if in_time:
+            time = Pad("replicate", (layer.pads[0], (0, 0), (0, 0)))
+        if in_space:
+            space = Pad(layer.mode, (*((0, 0),) * (len(layer.pads) - 2), *layer.pads[-2:]))
+        count += 1
+    behind = layers[count] if count < len(layers) else None
+    fits = isinstance(behind, Conv) and FastConv.serves(behind) and len(behind.kernel) == 3 and behind.pad[0] == (0, 0)
+    return count, time, space, behind if fits and isinstance(behind, Conv) else None
+
+
+def _repeated(layers: Sequence[Layer]) -> Found | None:
+    """Frames that are repeated in front of a convolution."""
+    pads, time, space, conv = _edges(layers)
+    if time is None or conv is None:
+        return None
+    return pads + 1, [*([] if space is None else [space]), RepeatingConv(time, FastConv.of(conv))]
+
+
+def _upsampled(layers: Sequence[Layer]) -> Found | None:
+    """Repeated positions, of which a convolution sees few that differ."""
+    if len(layers) < 2 or not UpsampledConv.serves(layers[0], layers[1]):
+        return None
+    assert isinstance(layers[0], NearestUpsample) and isinstance(layers[1], Conv)
+    return 2, [UpsampledConv(layers[0], FastConv.of(layers[1]))]
+
+
+def _frames(layers: Sequence[Layer]) -> Found | None:
+    """Channels that become frames where they are written."""
+    if len(layers) < 2 or not isinstance(layers[1], ChannelsToTime) or not FastConv.serves(layers[0]):
+        return None
+    conv, split = layers[0], layers[1].factor
+    assert isinstance(conv, Conv)
+    if len(conv.kernel) < 3 or conv.weight.shape[0] // split % 32:
+        return None
+    return 2, [FastConv.of(conv, split)]
+
+
+def _convolution(layers: Sequence[Layer]) -> Found | None:
+    conv = layers[0]
+    return (1, [FastConv.of(conv)]) if isinstance(conv, Conv) and FastConv.serves(conv) else None
+
+
+def _attention(layers: Sequence[Layer]) -> Found | None:
+    attention = layers[0]
+    return (1, [fast_attention(attention)]) if isinstance(attention, SelfAttention) else None
+
+
+_RULES: tuple[Rule, ...] = (_norm, _repeated, _upsampled, _frames, _convolution, _attention)
