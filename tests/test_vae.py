@@ -170,6 +170,73 @@ def test_dtype_and_device() -> None:
     assert vae.decode(latent("kl").bfloat16()).sample.dtype == torch.bfloat16
 
 
+# Halves of different types.
+
+
+def in_two_types(model: type[VAE], arch: Any, **config: Any) -> VAE:
+    """The encoder in float64, the decoder in float32."""
+    vae = filled(model(arch, model.config_class(**config)))
+    assert vae.decoder is not None
+    vae.decoder.float()
+    return vae
+
+
+def test_each_half_has_its_type() -> None:
+    """It computes what it computes in a VAE that is of its type as a whole."""
+    vae, x, z = in_two_types(AutoencoderKL, KL), media("kl"), latent("kl").float()
+    assert (vae.dtype, vae.half_dtype("encoder"), vae.half_dtype("decoder")) == (DOUBLE, DOUBLE, torch.float32)
+    wide = filled(AutoencoderKL(KL))
+    assert torch.equal(vae.encode(x).latent_dist.parameters, wide.encode(x).latent_dist.parameters)
+    assert torch.equal(vae.decode(z).sample, wide.float().decode(z).sample)
+    for call, given, expected, fix in (
+        (vae.encode, x.float(), DOUBLE, "x.to(vae.dtype)"),
+        (vae.decode, z.double(), torch.float32, "x.to(torch.float32)"),
+        (vae.decode, z.int(), torch.float32, "scale it to [-1, 1] and convert it to torch.float32"),
+    ):
+        with pytest.raises(InputError) as refused:
+            call(given)
+        assert (refused.value.expected, refused.value.fix) == (expected, fix)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_the_round_trip_changes_the_type(sampled: bool) -> None:
+    vae, x = in_two_types(AutoencoderKL, KL), media("kl")
+    one, two = (torch.Generator().manual_seed(3) for _ in range(2))
+    posterior = vae.encode(x).latent_dist
+    z = posterior.sample(one) if sampled else posterior.mode()
+    assert torch.equal(vae(x, sampled, two).sample, vae.decode(z.float()).sample)
+
+
+def test_streams_of_halves_of_different_types() -> None:
+    vae, x, z = in_two_types(Wan, WAN), media("wan")[:1], latent("wan")[:1].float()
+    found = torch.cat([posterior.mode() for posterior in vae.stream_encode(x.split(2, 2))], 2)
+    assert difference(found, vae.encode(x).latent_dist.mode()) <= STREAMED
+    pieces = torch.cat(list(vae.stream_decode(z.split(2, 2))), 2)
+    assert pieces.dtype == torch.float32
+    assert difference(pieces, vae.decode(z).sample) < 1e-4
+    with pytest.raises(InputError, match="differ in type"):
+        list(vae.stream_decode([z.double()]))
+    with pytest.raises(InputError, match="differ in type"):
+        list(vae.stream_encode([x.float()]))
+
+
+@pytest.mark.parametrize("latents", ["raw", "normalized"])
+def test_conditions_and_statistics_take_the_type_of_the_half(latents: str) -> None:
+    """LTX: a timestep that the decoder knows, and statistics that belong to neither half."""
+    vae, x, z = in_two_types(LTXVideo, LTX5, latents=latents), media("ltx5")[:1], latent("ltx5")[:1, :, :2].float()
+    assert vae.normalizer.mean.dtype == DOUBLE
+    wide = filled(LTXVideo(LTX5, LTXVideo.config_class(latents=latents)))
+    mode = vae.encode(x).latent_dist.mode()
+    assert torch.equal(mode, wide.encode(x).latent_dist.mode())
+    assert torch.equal(vae.normalize(mode), wide.normalize(mode))
+    assert vae.denormalize(z).dtype == torch.float32
+    assert vae.decode(z).sample.dtype == torch.float32
+    expected = wide.decode(z.double(), timestep=0.351).sample
+    assert wide.encoder is not None
+    wide.encoder.bfloat16()
+    assert torch.equal(wide.decode(z.double(), timestep=0.351).sample, expected), "the timestep was rounded"
+
+
 def test_weights_hash_sees_everything() -> None:
     """One bit of one weight, a name, a shape, a type."""
     torch.manual_seed(0)

@@ -156,6 +156,7 @@ class VAEConfig:
                                     what the exact plans of `ParallelTiledVAE` may cut: space, time, and over ranks;
                                     with none set, space and time
     dtype                           "float32", "bfloat16", ...; None keeps the checkpoint's
+    encoder_dtype, decoder_dtype    of one half; None: `dtype`
     pretrained_path, subfolder, revision, variant
                                     where the weights came from
     """
@@ -170,6 +171,8 @@ class VAEConfig:
     use_temporal_tiling: bool = False
     use_parallel_tiling: bool = False
     dtype: str | None = None
+    encoder_dtype: str | None = None
+    decoder_dtype: str | None = None
     pretrained_path: str | None = None
     subfolder: str | None = None
     revision: str | None = None

@@ -107,7 +107,8 @@ class VAE(nn.Module):
         rule which does not crop.
         """
         encoder = self._half("encoder")
-        self._check(x, self.contract.channels, [(a.name, a.least) for a in self.contract.axes])
+        least = [(a.name, a.least) for a in self.contract.axes]
+        self._check(x, self.contract.channels, least, self.half_dtype("encoder"))
         self._require_legal(self.contract.axes, x.shape[2:])
         posterior = self._posterior(self._run(encoder, x, self.encode_pieces))
         return EncoderOutput(posterior) if return_dict else (posterior,)
@@ -146,7 +147,8 @@ class VAE(nn.Module):
         InputError for a wrong rank, channel count or dtype, or a timestep for a decoder that knows none.
         """
         decoder = self.decoder_at(timestep, generator)
-        self._check(z, self.contract.latent_channels, [(a.name, 1) for a in self.contract.axes])
+        least = [(a.name, 1) for a in self.contract.axes]
+        self._check(z, self.contract.latent_channels, least, self.half_dtype("decoder"))
         sample = self._clamped(self._run(decoder, self._raw(z), self.decode_pieces))
         return DecoderOutput(sample) if return_dict else (sample,)
 
@@ -158,7 +160,11 @@ class VAE(nn.Module):
         at = default if timestep is None else timestep
         if at is None and generator is None:
             return decoder
-        given = None if at is None else torch.as_tensor(at, dtype=self.dtype, device=self.device).reshape(-1)
+        given = (
+            None
+            if at is None
+            else torch.as_tensor(at, dtype=self.half_dtype("decoder"), device=self.device).reshape(-1)
+        )
         return decoder.bind(Conditions(timestep=given, generator=generator))
 
     def stream_encode(self, pieces: Iterable[Tensor]) -> Iterator[DiagonalGaussian]:
@@ -168,8 +174,9 @@ class VAE(nn.Module):
         InputError as for `encode`, and for pieces that do not fit together.
         """
         minimum = [(a.name, a.least) for a in self.contract.axes]
-        checked = self._checked(pieces, self.contract.channels, minimum, self.contract.axes)
-        return map(self._posterior, stream(self._half("encoder"), checked, self._stream_axis()))
+        encoder, dtype = self._half("encoder"), self.half_dtype("encoder")
+        checked = self._checked(pieces, self.contract.channels, minimum, self.contract.axes, dtype)
+        return map(self._posterior, stream(encoder, checked, self._stream_axis()))
 
     def stream_decode(
         self,
@@ -180,15 +187,17 @@ class VAE(nn.Module):
     ) -> Iterator[Tensor]:
         """As `decode`, from pieces along time or samples; the outputs concatenate to that of the whole."""
         decoder, minimum = self.decoder_at(timestep, generator), [(a.name, 1) for a in self.contract.axes]
-        checked = self._checked(pieces, self.contract.latent_channels, minimum, ())
+        dtype = self.half_dtype("decoder")
+        checked = self._checked(pieces, self.contract.latent_channels, minimum, (), dtype)
         return map(self._clamped, stream(decoder, map(self._raw, checked), self._stream_axis()))
 
     def forward(
         self, x: Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
     ) -> DecoderOutput:
-        """The round trip through the posterior's mode, or a sample of it."""
+        """The round trip through the posterior's mode, or a sample of it, which takes the type of the decoder."""
         posterior = self.encode(x).latent_dist
-        return self.decode(posterior.sample(generator) if sample_posterior else posterior.mode())
+        z = posterior.sample(generator) if sample_posterior else posterior.mode()
+        return self.decode(z.to(self.half_dtype("decoder")))
 
     def normalize(self, z: Tensor) -> Tensor:
         """Latents as `encode` gives them -> as the diffusion model takes them."""
@@ -256,8 +265,12 @@ class VAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Type of the weights; the encoder's, where the halves differ (see `half_dtype`)."""
         return next(self.parameters()).dtype
+
+    def half_dtype(self, half: Literal["encoder", "decoder"]) -> torch.dtype:
+        """Type of the weights of one half, which is that of the tensors that it takes and gives."""
+        return next(self._half(half).parameters()).dtype
 
     @property
     def device(self) -> torch.device:
@@ -299,13 +312,18 @@ class VAE(nn.Module):
         return run_in_pieces(half, x, self._stream_axis(), *pieces)
 
     def _checked(
-        self, pieces: Iterable[Tensor], channels: int, minimum: Minimum, rules: Sequence[AxisRule]
+        self,
+        pieces: Iterable[Tensor],
+        channels: int,
+        minimum: Minimum,
+        rules: Sequence[AxisRule],
+        dtype: torch.dtype,
     ) -> Iterator[Tensor]:
         """The pieces, each of which fits the model and the one before; long enough and of legal length in all."""
         (axis, least), *others = minimum
         total, first = 0, None
         for piece in pieces:
-            self._check(piece, channels, [(axis, 0), *others])
+            self._check(piece, channels, [(axis, 0), *others], dtype)
             self._require_legal(rules[1:], piece.shape[3:])
             first = first or piece.shape
             if (piece.shape[0], *piece.shape[3:]) != (first[0], *first[3:]):
@@ -330,18 +348,17 @@ class VAE(nn.Module):
         # the decoder's output is nobody else's, so it is clamped where it lies unless gradients need it
         return x.clamp(*self.contract.clamp) if x.requires_grad else x.clamp_(*self.contract.clamp)
 
-    def _check(self, x: Tensor, channels: int, minimum: Minimum) -> None:
-        name, layout = type(self).__name__, self.contract.layout
+    def _check(self, x: Tensor, channels: int, minimum: Minimum, dtype: torch.dtype | None = None) -> None:
+        name, layout, dtype = type(self).__name__, self.contract.layout, dtype or self.dtype
         if x.dim() != 2 + len(minimum):
             raise InputError(f"{name} takes {layout}", expected=f"{2 + len(minimum)} axes", found=list(x.shape))
         if not x.is_floating_point():
             low, high = self.contract.value_range
-            fix = f"scale it to [{low:g}, {high:g}] and convert it to {self.dtype}"
-            raise InputError(f"{name} takes floating-point tensors", expected=self.dtype, found=x.dtype, fix=fix)
-        if x.dtype != self.dtype:
-            raise InputError(
-                "input and weights differ in type", expected=self.dtype, found=x.dtype, fix="x.to(vae.dtype)"
-            )
+            fix = f"scale it to [{low:g}, {high:g}] and convert it to {dtype}"
+            raise InputError(f"{name} takes floating-point tensors", expected=dtype, found=x.dtype, fix=fix)
+        if x.dtype != dtype:
+            fix = "x.to(vae.dtype)" if dtype == self.dtype else f"x.to({dtype})"
+            raise InputError("input and weights differ in type", expected=dtype, found=x.dtype, fix=fix)
         if x.device != self.device:
             raise InputError("input and weights are on different devices", expected=self.device, found=x.device)
         if x.shape[0] < 1:

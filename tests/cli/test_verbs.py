@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from tests.cli.run import vaeport
 from tests.narrow import saved
-from vaeport.media import AudioReader, AudioWriter, read_image, write_image
+from vaeport.media import AudioReader, AudioWriter, VideoWriter, read_image, write_image
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,34 @@ def test_encode_and_decode_audio(oobleck: Path, tmp_path: Path) -> None:
     assert vaeport("decode", tmp_path / "z.safetensors", "-o", tmp_path / "out.wav", "--vae", oobleck).code == 0
     with AudioReader(tmp_path / "out.wav") as audio:
         assert audio.frames == 1003
+
+
+def test_decode_states_its_preset(tmp_path: Path) -> None:
+    wan = saved("wan", tmp_path / "vae")
+    with VideoWriter(tmp_path / "in.mkv", rate=24, width=26, height=18) as video:
+        video.write(torch.randint(0, 256, (5, 18, 26, 3), dtype=torch.uint8))
+    assert vaeport("encode", tmp_path / "in.mkv", "-o", tmp_path / "z.safetensors", "--vae", wan).code == 0
+    decode = ("decode", tmp_path / "z.safetensors", "--vae", wan, "--json", "-o")
+    done = vaeport(*decode, tmp_path / "out.mp4", "--preset", "veryfast")
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["notes"] == ["H.264 (x264, preset veryfast, crf 12), 4:2:0"]
+    done = vaeport(*decode, tmp_path / "other.mp4", "--preset", "quick")
+    assert done.code == 2
+    assert "no such preset" in done.stderr
+    assert not (tmp_path / "other.mp4").exists()
+
+
+def test_an_overflow_is_one_clear_error(tmp_path: Path) -> None:
+    folder = saved("autoencoder_kl", tmp_path / "vae")
+    _edit_weights(folder, lambda s: s["decoder.conv_in.weight"].mul_(3e5))
+    write_image(tmp_path / "in.png", torch.randint(0, 256, (16, 16, 3), dtype=torch.uint8))
+    vae = ("--vae", folder, "--dtype", "float16")
+    assert vaeport("encode", tmp_path / "in.png", "-o", tmp_path / "z.safetensors", *vae[:2]).code == 0
+    done = vaeport("decode", tmp_path / "z.safetensors", "-o", tmp_path / "out.png", *vae)
+    assert done.code == 2
+    assert done.stderr.startswith("vaeport: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_inspect_prints_text_and_json(kl: Path) -> None:

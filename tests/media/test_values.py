@@ -59,6 +59,24 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
         to_pixels(values)
 
 
+def test_unchecked_values_become_the_same_pixels() -> None:
+    values = torch.randn(3, 2, 5, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(to_pixels(values, check=False), to_pixels(values))
+    values[1, 0, 1] = float("nan")
+    finite = values.isfinite().movedim(0, -1)
+    assert torch.equal(to_pixels(values, check=False)[finite], to_pixels(values.nan_to_num())[finite])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_gpu_gives_the_same_bits(dtype: torch.dtype) -> None:
+    assert torch.equal(to_model(EVERY_VALUE, dtype=dtype, device="cuda").cpu(), to_model(EVERY_VALUE, dtype=dtype))
+    values = (torch.randn(3, 9, 33, 57, generator=torch.Generator().manual_seed(0)) / 2).to(dtype)
+    assert torch.equal(to_pixels(values.cuda()).cpu(), to_pixels(values))
+    halfway = ((torch.arange(-300, 900) + 0.5) / 127.5 - 1).to(dtype).expand(3, 1, -1)
+    assert torch.equal(to_pixels(halfway.cuda()).cpu(), to_pixels(halfway))
+
+
 def test_wrong_ranks_and_types_are_refused() -> None:
     for pixels in (torch.zeros(4, 4, 3), torch.zeros(4, 4, dtype=torch.uint8), torch.zeros(4, 4, 4, dtype=torch.uint8)):
         with pytest.raises(InputError):

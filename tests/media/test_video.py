@@ -58,6 +58,21 @@ def test_the_smallest_mp4(tmp_path: Path, size: tuple[int, int]) -> None:
     assert read(write(tmp_path / "a.mp4", torch.full((2, *size, 3), 200, dtype=torch.uint8))).shape == (2, *size, 3)
 
 
+def test_presets(tmp_path: Path) -> None:
+    clip, sizes = moving_picture(40, 96, 128), {}
+    for preset in (None, "medium", "ultrafast"):
+        with VideoWriter(tmp_path / "a.mp4", rate=24, width=128, height=96, preset=preset) as writer:
+            writer.write(clip)
+        sizes[preset] = (tmp_path / "a.mp4").stat().st_size
+        assert f"preset {preset or 'medium'}, crf 12" in writer.encoding
+        assert mean_error(read(tmp_path / "a.mp4"), clip) < 3
+    assert sizes["ultrafast"] > 1.1 * sizes[None]
+    with pytest.raises(InputError, match=r"no such preset(.|\n)*ultrafast(.|\n)*quick"):
+        VideoWriter(tmp_path / "a.mp4", rate=24, width=128, height=96, preset="quick")
+    with pytest.raises(InputError, match=r"no preset, or a file that ends in \.mp4"):
+        VideoWriter(tmp_path / "a.mkv", rate=24, width=128, height=96, preset="fast")
+
+
 @pytest.mark.parametrize("even", [True, False])
 def test_colours_survive_mp4(tmp_path: Path, even: bool) -> None:
     """A chart of flat patches: a wrong matrix moves them by up to 20 levels, a wrong range by 16."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from tests.media.material import file_size_limit
 from tests.narrow import drawn
-from vaeport.errors import LatentFileError, MediaError
+from vaeport.errors import BlockedError, InputError, LatentFileError, MediaError
 from vaeport.media import (
     AudioReader,
     AudioWriter,
@@ -21,10 +26,18 @@ from vaeport.media import (
     read_image,
     read_latents,
     to_model,
+    to_pixels,
     write_image,
 )
 from vaeport.runtime.files import compare_files, decode_file, decoded_pieces, encode_file
 from vaeport.vae import VAE
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vaeport")]
+    assert not list(tmp_path.glob(".vaeport-*"))
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +168,159 @@ def test_a_sample_has_a_seed(kl: VAE, tmp_path: Path) -> None:
         found.append(read_latents(tmp_path / f"{name}.safetensors")[0])
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float64]
+
+
+class TestOverlapChangesNothing:
+    """Files are those of a program that reads, runs and writes in turns, on the CPU, in float32."""
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+    @pytest.mark.parametrize(
+        ("dtype", "frames", "height", "width"),
+        [
+            (torch.float32, 1, 17, 26),
+            (torch.float32, 23, 17, 26),
+            (torch.bfloat16, 10, 16, 32),
+            (torch.float64, 6, 17, 26),
+        ],
+    )
+    def test_decoded_video(
+        self,
+        dtype: torch.dtype,
+        frames: int,
+        height: int,
+        width: int,
+        suffix: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What the writer is given, since x264's threads make other bytes of it each time; what FFV1 makes of it."""
+        vae, latents = drawn("wan").to(dtype), tmp_path / "z.safetensors"
+        encode_file(vae, write_clip(tmp_path / "in.mkv", frames, height, width), latents)
+        pieces = decoded_pieces(vae, *read_latents(latents), None)
+        expected = torch.cat([to_pixels(piece[0].float().cpu().view(3, -1, height, width)) for piece in pieces])
+        given: list[Tensor] = []
+        write = VideoWriter.write
+        monkeypatch.setattr(VideoWriter, "write", lambda self, x: (given.append(x.clone()), write(self, x)))
+        decode_file(vae, latents, tmp_path / f"out{suffix}")
+        assert torch.equal(torch.cat(given), expected)
+        with VideoReader(tmp_path / f"out{suffix}") as video:
+            assert video.rate == Fraction(30000, 1001)
+            found = torch.stack(list(video))
+        assert torch.equal(found, expected) if suffix == ".mkv" else found.shape == expected.shape
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("suffix", [".wav", ".flac"])
+    def test_decoded_audio(self, dtype: torch.dtype, suffix: str, tmp_path: Path) -> None:
+        vae, latents = drawn("oobleck").to(dtype), tmp_path / "z.safetensors"
+        encode_file(vae, write_sound(tmp_path / "in.wav", 4111), latents)
+        report = decode_file(vae, latents, tmp_path / f"found{suffix}")
+        expected = tmp_path / f"expected{suffix}"
+        with AudioWriter(expected, rate=44100, channels=2) as audio:
+            for piece in decoded_pieces(vae, *read_latents(latents), None):
+                audio.write(piece[0].float().cpu())
+        with AudioReader(tmp_path / f"found{suffix}") as found, AudioReader(expected) as wanted:
+            assert torch.equal(torch.cat(list(found.blocks(999)), 1), torch.cat(list(wanted.blocks(999)), 1))
+        assert (f"{audio.clipped} samples" in str(report.notes)) == bool(audio.clipped)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("name", ["autoencoder_kl", "wan"])
+    def test_decoded_image(self, dtype: torch.dtype, name: str, tmp_path: Path) -> None:
+        vae, latents = drawn(name).to(dtype), tmp_path / "z.safetensors"
+        write_image(tmp_path / "in.png", pixels(17, 26))
+        encode_file(vae, tmp_path / "in.png", latents)
+        decode_file(vae, latents, tmp_path / "found.png")
+        (image,) = decoded_pieces(vae, *read_latents(latents), None)
+        expected = to_pixels(image[0].float().cpu().view(3, 17, 26))
+        assert torch.equal(read_image(tmp_path / "found.png"), expected)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_encoded_video(self, dtype: torch.dtype, tmp_path: Path) -> None:
+        vae = drawn("wan").to(dtype)
+        encode_file(vae, write_clip(tmp_path / "in.mkv", 21), tmp_path / "z.safetensors")
+        x = F.pad(to_model(pixels(21, 17, 26), dtype=dtype)[None], [0, 6, 0, 7, 0, 0], mode="replicate")
+        parts = vae.stream_encode(x[:, :, a:b] for a, b in pairwise([0, *range(1, 22, 4)]))
+        expected = torch.cat([d.mode() for d in parts], 2)
+        assert torch.equal(read_latents(tmp_path / "z.safetensors")[0], expected)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_encoded_audio(self, dtype: torch.dtype, tmp_path: Path) -> None:
+        vae = drawn("oobleck").to(dtype)
+        encode_file(vae, write_sound(tmp_path / "in.wav", 4096), tmp_path / "z.safetensors")
+        x = (torch.rand(2, 4096, generator=torch.Generator().manual_seed(0)) - 0.5)[None].to(dtype)
+        expected = torch.cat([d.mode() for d in vae.stream_encode(x.split(16 * 8, 2))], 2)
+        assert torch.equal(read_latents(tmp_path / "z.safetensors")[0], expected)
+
+
+class TestFailures:
+    """Wherever it fails, the error is the one that was raised there, and nothing is left."""
+
+    @pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.flac", "out.wav"])
+    def test_no_room_for_what_is_written(self, wan: VAE, oobleck: VAE, name: str, tmp_path: Path) -> None:
+        video = name.startswith("out.m")
+        vae, latents = wan if video else oobleck, tmp_path / "z.safetensors"
+        source = write_clip(tmp_path / "in.mkv", 49, 32, 32) if video else write_sound(tmp_path / "in.wav", 100_000)
+        encode_file(vae, source, latents)
+        (tmp_path / name).write_bytes(b"old")
+        with file_size_limit(20_000), pytest.raises(BlockedError, match="larger than the system allows") as caught:
+            decode_file(vae, latents, tmp_path / name)
+        assert caught.value.where == tmp_path / name
+        assert (tmp_path / name).read_bytes() == b"old"
+
+    def test_a_video_that_is_damaged_further_on(self, wan: VAE, tmp_path: Path) -> None:
+        source = write_clip(tmp_path / "in.mp4", 41, 64, 96)
+        whole = bytearray(source.read_bytes())
+        middle = len(whole) // 2
+        whole[middle : middle + 4000] = bytes(byte ^ 0xFF for byte in whole[middle : middle + 4000])
+        source.write_bytes(whole)
+        done: list[int] = []
+        with pytest.raises(MediaError, match=r"damaged|cannot be read") as caught:
+            encode_file(wan, source, tmp_path / "z.safetensors", progress=lambda n, _: done.append(n))
+        assert str(source) in str(caught.value.where)
+        assert done, "the beginning was encoded"
+        assert not (tmp_path / "z.safetensors").exists()
+
+    def test_a_recording_that_is_not_finite_further_on(self, oobleck: VAE, tmp_path: Path) -> None:
+        import soundfile
+
+        sound = torch.zeros(9000, 2)
+        sound[8000] = float("nan")
+        soundfile.write(tmp_path / "in.wav", sound.numpy(), 44100, "FLOAT")
+        with pytest.raises(MediaError, match="NaN or infinite samples"):
+            encode_file(oobleck, tmp_path / "in.wav", tmp_path / "z.safetensors")
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+    @pytest.mark.parametrize("at", [1, 9])
+    def test_who_stops_it_early(self, wan: VAE, error: type[BaseException], at: int, tmp_path: Path) -> None:
+        def stop(done: int, total: int | None) -> None:
+            if done >= at:
+                raise error("stopped")
+
+        source = write_clip(tmp_path / "in.mkv", 21)
+        with pytest.raises(error, match="stopped"):
+            encode_file(wan, source, tmp_path / "z.safetensors", progress=stop)
+        assert not (tmp_path / "z.safetensors").exists()
+        encode_file(wan, source, tmp_path / "z.safetensors")
+        with pytest.raises(error, match="stopped"):
+            decode_file(wan, tmp_path / "z.safetensors", tmp_path / "out.mkv", progress=stop)
+        assert not (tmp_path / "out.mkv").exists()
+
+
+def test_a_preset_is_for_h264(wan: VAE, oobleck: VAE, tmp_path: Path) -> None:
+    encode_file(wan, write_clip(tmp_path / "in.mkv", 9, 32, 48), tmp_path / "z.safetensors")
+    notes = {
+        preset: decode_file(wan, tmp_path / "z.safetensors", tmp_path / f"{preset}.mp4", preset=preset).notes
+        for preset in (None, "medium", "ultrafast")
+    }
+    assert notes[None] == notes["medium"] == ("H.264 (x264, preset medium, crf 12), 4:2:0",)
+    assert notes["ultrafast"] == ("H.264 (x264, preset ultrafast, crf 12), 4:2:0",)
+    assert decode_file(wan, tmp_path / "z.safetensors", tmp_path / "out.mkv").notes == ("FFV1, every bit kept",)
+    for target, preset in (("a.mp4", "quick"), ("a.mkv", "fast"), ("a.png", "fast"), ("a.wav", "fast")):
+        with pytest.raises(InputError, match="no such preset"):
+            decode_file(wan, tmp_path / "z.safetensors", tmp_path / target, preset=preset)
+        assert not (tmp_path / target).exists()
 
 
 class TestRefusals:

@@ -134,6 +134,59 @@ def test_dtype(tmp_path: Path, stored: torch.dtype, wanted: torch.dtype | str | 
 
 
 @pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"encoder_dtype": "bfloat16"}, (torch.bfloat16, torch.float32)),
+        ({"decoder_dtype": torch.bfloat16}, (torch.float32, torch.bfloat16)),
+        ({"dtype": "float16", "decoder_dtype": "bfloat16"}, (torch.float16, torch.bfloat16)),
+        ({"dtype": "bfloat16", "encoder_dtype": "float64"}, (DOUBLE, torch.bfloat16)),
+    ],
+)
+def test_a_type_for_each_half(
+    tmp_path: Path, given: dict[str, torch.dtype | str], found: tuple[torch.dtype, torch.dtype]
+) -> None:
+    """The weights are those of the file in these types, and the VAE computes with them."""
+    vae = vaeport.load(component(tmp_path, "kl"), **given)  # type: ignore[arg-type]
+    encoder, decoder = ({p.dtype for p in half.parameters()} for half in (vae.encoder, vae.decoder))  # type: ignore[union-attr]
+    assert (encoder, decoder) == ({found[0]}, {found[1]})
+    for half, dtype in zip(("encoder", "decoder"), found, strict=True):
+        key = f"{half}.conv_in.weight"
+        assert torch.equal(vae.get_parameter(key), their_state("kl")[key].to(dtype))
+        name = getattr(vae.config, f"{half}_dtype")
+        assert name == (str(dtype).removeprefix("torch.") if f"{half}_dtype" in given else None)
+    assert vae.encode(torch.zeros(1, 3, 16, 16, dtype=found[0])).latent_dist.mode().dtype == found[0]
+    assert vae(torch.zeros(1, 3, 16, 16, dtype=found[0])).sample.dtype == found[1]
+
+
+def test_what_belongs_to_neither_half_holds_the_types_of_both(tmp_path: Path) -> None:
+    """Statistics of latents, which an encoder in float32 would see rounded if they went with the decoder."""
+    state = their_state("ltx1")
+    state["latents_mean"] = torch.linspace(-1, 1, len(state["latents_mean"]))
+    component(tmp_path, "ltx1", state)
+    mean = state["latents_mean"]
+    assert not torch.equal(mean, mean.bfloat16().float())
+    both = vaeport.load(tmp_path, decoder_dtype="bfloat16")
+    assert torch.equal(both.normalizer.mean, mean)  # type: ignore[union-attr]
+    decoder = vaeport.load(tmp_path, decoder_dtype="bfloat16", load_encoder=False)
+    assert torch.equal(decoder.normalizer.mean, mean.bfloat16())  # type: ignore[union-attr]
+
+
+def test_weights_that_the_type_of_their_half_does_not_hold(tmp_path: Path) -> None:
+    state = their_state("kl")
+    state["decoder.conv_in.bias"][0] = 1e5
+    folder = component(tmp_path, "kl", state)
+    assert vaeport.load(folder, encoder_dtype="float16").half_dtype("encoder") == torch.float16
+    with pytest.raises(CheckpointError, match=r"weights overflow in torch\.float16"):
+        vaeport.load(folder, decoder_dtype="float16")
+
+
+def test_a_type_of_a_half_that_no_vae_runs_in(stored: Path) -> None:
+    with pytest.raises(ConfigError, match="a VAE does not run in this type") as refused:
+        vaeport.load(stored, decoder_dtype="int8")
+    assert refused.value.found == "int8"
+
+
+@pytest.mark.parametrize(
     ("first", "second", "found"),
     [
         (torch.float32, torch.bfloat16, torch.float32),

@@ -17,6 +17,9 @@ def command(
     target: Annotated[Path, typer.Option("-o", "--output", help="File to write: .png, .mp4, .mkv, .wav, .flac, ...")],
     vae: Opener,
     budget: BudgetOption = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Of x264, for .mp4: how long it may take; medium by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Decode latents into a file of exactly the size and length that was encoded."""
@@ -24,6 +27,6 @@ def command(
 
     loaded = vae(load_encoder=False)
     with progress("decoding") as advance:
-        report = decode_file(loaded, source, target, budget=budget, progress=advance)
+        report = decode_file(loaded, source, target, budget=budget, preset=preset, progress=advance)
     result = {"file": str(report.file), "shape": list(report.shape), "notes": list(report.notes)}
     print(json.dumps(result, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in result.items() if v))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaeport.kernels.ops import OPS
 from vaeport.layers.attention import SelfAttention
 
 _WIDEST = 256
@@ -25,8 +26,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     rows = max(64, _SCORES // (4 * len(q) * k.shape[2]) // 64 * 64)
     for start in range(0, q.shape[2], rows):
         part = q[:, 0, start : start + rows]
-        scores = torch.bmm(part, keys, out_dtype=torch.float32).mul_(q.shape[-1] ** -0.5)
-        shares = torch.softmax(scores, -1).to(q.dtype)
+        scores = torch.bmm(part, keys, out_dtype=torch.float32)
+        shares = OPS.weighted(scores, q.shape[-1] ** -0.5, q.dtype)
         out[:, 0, start : start + rows] = torch.bmm(shares, values)
     return out
 

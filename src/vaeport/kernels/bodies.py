@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vaeport.kernels import hopper_conv, norms, ops
+from vaeport.kernels import hopper_conv, moves, norms, ops
 from vaeport.kernels.norms import dense
 
 
@@ -18,48 +17,60 @@ def conv(
     x: Tensor,
     past: Tensor | None,
     weight: Tensor,
-    packed: Tensor,
     bias: Tensor | None,
+    packed: Tensor,
+    packed_bias: Tensor | None,
     addend: Tensor | None,
     before: Sequence[int],
     after: Sequence[int],
+    stride: Sequence[int],
     repeat: bool,
-    split: int,
+    split: Sequence[int],
+    order: str,
 ) -> Tensor:
     """On the tensor cores of Hopper."""
-    x, past = dense(x), None if past is None else dense(past)
-    out = _conv_out(x, past, weight, before, after, split)
+    out = ops.conv_out(x, past, weight, before, after, stride, split)
+    residual = None if addend is None else dense(addend)
+    if residual is not None and residual.stride() != out.stride():
+        out = torch.empty_like(residual)
     hopper_conv.run(
-        x, packed, bias, weight.shape[0], weight.shape[2:], out, pad=before, past=past, repeat=repeat,
-        residual=None if addend is None else dense(addend), split=split,
+        _readable(x), packed, packed_bias, len(weight), weight.shape[2:], out, pad=before, stride=stride, split=split,
+        past=None if past is None else _readable(past), repeat=repeat, residual=residual,
     )  # fmt: skip
     return out
 
 
-def upsampled_conv(x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    """Each of the 2 x 2 outputs of a position is a convolution of 2 x 2 taps of its own."""
-    x = dense(x).unsqueeze(2)
-    n, _, _, h, w = x.shape
-    y = torch.empty(n, 2 * h, 2 * w, len(weight), dtype=x.dtype, device=x.device).movedim(-1, 1)
-    for a in (0, 1):
-        for b in (0, 1):
-            out = y[:, :, a::2, b::2].unsqueeze(2)
-            hopper_conv.run(x, packed[a, b], bias, len(weight), (1, 2, 2), out, pad=(0, 1 - a, 1 - b))
+def upsampled_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, packed: Tensor, addend: Tensor | None, frames: bool
+) -> Tensor:
+    """Each of the 2 x 2 outputs of a position, and each of two frames, is a convolution of fewer taps of its own."""
+    y = torch.empty(ops.upsampled_shape(x, weight, frames), dtype=x.dtype, device=x.device).movedim(-1, 1)
+    edges = weight.shape[2] > 1
+    x = moves.repeated(x, (1, 1, 1), False, (0, 0, 1, 1, 1, 1)) if edges else _readable(x)
+    residual = None if addend is None else dense(addend)
+    taps = (weight.shape[2] - 1 if frames else weight.shape[2], 2, 2)
+    for i, (time, a, b) in enumerate(product(range(2 if frames else 1), (0, 1), (0, 1))):
+        # every second frame begins with the first, which has no past but itself
+        at = (slice(None), slice(None), slice(time, None, 2) if frames else slice(None))
+        out, under = (t if t is None else t[at][..., a::2, b::2] for t in (y, residual))
+        assert out is not None
+        if not out.shape[2]:
+            continue
+        pad = (0 if time else taps[0] - 1, *((-a, -b) if edges else (1 - a, 1 - b)))
+        hopper_conv.run(x, packed[i], bias, len(weight), taps, out, pad=pad, repeat=edges, residual=under)
     return y
 
 
-def _conv_out(
-    x: Tensor, past: Tensor | None, weight: Tensor, before: Sequence[int], after: Sequence[int], split: int
-) -> Tensor:
-    frames = x.shape[2] + (0 if past is None else past.shape[2])
-    lengths = [
-        n + a + b - k + 1 for n, a, b, k in zip((frames, *x.shape[3:]), before, after, weight.shape[2:], strict=True)
-    ]
-    channels = weight.shape[0] // split
-    if channels % 32:  # few: as media lie
-        return torch.empty(len(x), channels, split * lengths[0], *lengths[1:], dtype=x.dtype, device=x.device)
-    shape = len(x), split * lengths[0], *lengths[1:], channels
-    return torch.empty(shape, dtype=x.dtype, device=x.device).movedim(-1, 1)
+def _readable(x: Tensor) -> Tensor:
+    """x as the copy engine reads it: channels next to each other, all else at multiples of 16 bytes."""
+    if x.stride(1) == 1 and x.shape[1] % 8 == 0 and x.data_ptr() % 16 == 0:
+        if all(s % 8 == 0 for n, s in zip(x.shape, x.stride(), strict=True) if n > 1 and s != 1):
+            return x
+    channels = -(-x.shape[1] // 8) * 8
+    wide = x.new_zeros if channels != x.shape[1] else x.new_empty
+    y = wide(len(x), *x.shape[2:], channels).movedim(-1, 1)
+    y[:, : x.shape[1]].copy_(x)
+    return y
 
 
 BODIES: dict[str, Callable[..., Any]] = {
@@ -69,4 +80,8 @@ BODIES: dict[str, Callable[..., Any]] = {
     "moments": norms.moments,
     "affine": norms.affine,
     "scaled": norms.scaled,
+    "weighted": norms.weighted,
+    "shuffled": moves.shuffled,
+    "unshuffled": moves.unshuffled,
+    "repeated": moves.repeated,
 }

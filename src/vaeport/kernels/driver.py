@@ -60,14 +60,22 @@ def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def tensor_map(x: Tensor, box: tuple[int, int, int]) -> ctypes.Array[ctypes.c_uint64]:
-    """How the copy engine reads a channels-last [B, C, T, H, W]: `box` channels, columns and rows at once."""
-    return _tensor_map(x.data_ptr(), tuple(x.shape), x.stride(), x.dtype, box)
+def tensor_map(x: Tensor, box: tuple[int, int, int], steps: tuple[int, ...]) -> ctypes.Array[ctypes.c_uint64]:
+    """How the copy engine reads a channels-last [B, C, T, H, W]: `box` channels, columns and rows at once.
+
+    steps   of time, height, width, from one to the next that it brings
+    """
+    return _tensor_map(x.data_ptr(), tuple(x.shape), x.stride(), x.dtype, box, steps)
 
 
 @lru_cache(8192)
 def _tensor_map(
-    pointer: int, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype, box: tuple[int, int, int]
+    pointer: int,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    dtype: torch.dtype,
+    box: tuple[int, int, int],
+    steps: tuple[int, ...],
 ) -> ctypes.Array[ctypes.c_uint64]:
     n, c, t, h, w = shape
     inner = [stride[4], stride[3], stride[2], stride[0]]
@@ -83,8 +91,8 @@ def _tensor_map(
         ctypes.c_void_p(pointer),
         (ctypes.c_uint64 * 5)(c, w, h, t, n),
         (ctypes.c_uint64 * 4)(*strides),
-        (ctypes.c_uint32 * 5)(*box, 1, 1),
-        (ctypes.c_uint32 * 5)(1, 1, 1, 1, 1),
+        (ctypes.c_uint32 * 5)(box[0], box[1] * steps[2], box[2] * steps[1], 1, 1),
+        (ctypes.c_uint32 * 5)(1, steps[2], steps[1], 1, 1),
         0,
         _SWIZZLE[2 * box[0]],
         2,  # CU_TENSOR_MAP_L2_PROMOTION_L2_128B
@@ -111,7 +119,7 @@ def _compiled(source: str, options: list[str]) -> bytes:
     cubin = b" " * size
     nvrtc.nvrtcGetCUBIN(program, cubin)
     nvrtc.nvrtcDestroyProgram(program)
-    return cubin
+    return bytes(cubin)
 
 
 def _keep(file: Path, data: bytes) -> None:

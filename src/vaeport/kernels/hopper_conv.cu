@@ -1,4 +1,4 @@
-// Convolution of stride 1 as an implicit matrix product, for Hopper (sm_90a): y[m, o] = sum_k x[m + tap, c] w[o, tap, c].
+// A convolution as an implicit matrix product, for Hopper (sm_90a): y[m, o] = sum_k x[m + tap, c] w[o, tap, c].
 //
 // A block makes 16 x (8 PATCHES) positions of one frame times N channels. The copy engine brings a frame's positions with
 // their halo once, for CK channels, zeros outside the frame; all KH x KW taps read it there, shifted by a descriptor.
@@ -6,7 +6,7 @@
 // in which they are used, swizzled, so that each stage is one copy. Warps 0-7 multiply, two others bring the inputs.
 // With two blocks on a multiprocessor, one multiplies while the other writes its outputs.
 //
-// Given by the compiler: HALF (float16, else bfloat16), N, CK, KT, KH, KW, TPS (taps of a stage of weights), PATCHES,
+// Given by the compiler: HALF (float16, else bfloat16), N, CK, KT, KH, KW, TH, TW, TPS (taps of a stage of weights), PATCHES,
 // A_STAGES, B_STAGES, CTAS (blocks on a multiprocessor); and wgmma(), written out for this N.
 
 typedef unsigned int u32;
@@ -22,11 +22,13 @@ struct Args {
     const u16* residual;  // laid out as `out`
     u16* out;
     int frames_in, frames_past, repeat;  // repeat: frames beyond the ends are the first and the last, not zeros
-    int pad_t, pad_h, pad_w;
+    int pad_t, pad_h, pad_w, stride_t, stride_h, stride_w;
     int batch, frames, height, width, channels;
     int chunks, blocks, blocks_per_group, rows;  // rows: output channels of a packed weight
     int tiles_h, tiles_w, tiles;
-    long long out_n, out_t, out_h, out_w, out_c, out_group;
+    // output channels are groups_t x groups_h x groups_w groups, which are so many positions of the output
+    int groups_h, groups_w, group_channels;
+    long long out_n, out_t, out_h, out_w, out_c, group_t, group_h, group_w;
 };
 
 // one block hands registers to the warps that multiply; for two there are enough without
@@ -117,14 +119,22 @@ __device__ __forceinline__ Tile tile_of(const Args& args, int i) {
 }
 // where the frame under temporal tap kt lies: its index, negative in `past` (-1 the last); false if it is zeros
 __device__ __forceinline__ bool frame_under(const Args& args, int t, int kt, int& frame) {
-    frame = t + kt - args.pad_t;
+    frame = t * args.stride_t + kt / (TH * TW) - args.pad_t;
     if (args.repeat) frame = min(max(frame, args.frames_past ? -args.frames_past : 0), args.frames_in - 1);
     return frame >= -args.frames_past && frame < args.frames_in;
 }
 
+__device__ __forceinline__ long long group_at(const Args& args, int group) {
+    return group / (args.groups_h * args.groups_w) * args.group_t + group / args.groups_w % args.groups_h * args.group_h
+         + group % args.groups_w * args.group_w;
+}
 __device__ __forceinline__ long long origin_of(const Args& args, const Tile& tile) {
-    return tile.n * args.out_n + tile.t * args.out_t + tile.block / args.blocks_per_group * args.out_group
-         + tile.block % args.blocks_per_group * N * args.out_c;
+    const long long at = tile.n * args.out_n + tile.t * args.out_t;
+#if N % 32
+    return at;
+#else
+    return at + group_at(args, tile.block / args.blocks_per_group) + tile.block % args.blocks_per_group * N;
+#endif
 }
 // the residual is read long after it was written: it shall lie in the cache when the sums are ready
 __device__ __forceinline__ void fetch_ahead(const Args& args, const Tile& tile) {
@@ -166,8 +176,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) conv(const __grid_co
                     for (int chunk = 0; chunk < args.chunks; chunk++) {
                         barrier_wait(a_empty + 8 * stage, phase ^ 1);
                         barrier_expect(a_full + 8 * stage, A_BYTES);
-                        copy_box(a0 + stage * A_STAGE, map, a_full + 8 * stage, chunk * CK, tile.w - args.pad_w,
-                                 tile.h - args.pad_h, frame, tile.n);
+                        copy_box(a0 + stage * A_STAGE, map, a_full + 8 * stage, chunk * CK,
+                                 tile.w * args.stride_w - args.pad_w + kt % TW,
+                                 tile.h * args.stride_h - args.pad_h + kt / TW % TH, frame, tile.n);
                         if (++stage == A_STAGES) { stage = 0; phase ^= 1; }
                     }
                 }
@@ -270,10 +281,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) conv(const __grid_co
 #pragma unroll
                     for (int e = 0; e < 2; e++) {
                         const int c = j * 8 + quad * 2 + e;
-                        if (!inside || tile.block * N + c >= args.channels) continue;
+                        const int all = tile.block * N + c, within = all % args.group_channels;
+                        if (!inside || all >= args.channels) continue;
                         float bias = 0.f, none;
-                        if (args.bias) unpacked(args.bias[tile.block * N + c], bias, none);
-                        args.out[at + c * args.out_c] = (u16)packed(sum[p][j * 4 + half * 2 + e] + bias, 0.f);
+                        if (args.bias) unpacked(args.bias[all], bias, none);
+                        args.out[at + within * args.out_c + group_at(args, all / args.group_channels)] = (u16)packed(sum[p][j * 4 + half * 2 + e] + bias, 0.f);
                     }
 #else
                 uint4 residual[N / 32];

@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 
 import torch
@@ -19,8 +20,19 @@ from torch import Tensor
 from vaeport.kernels import driver
 
 SOURCE = Path(__file__).with_name("hopper_conv.cu")
+FEW = 136
+"""output channels that are written one by one, as media and latents lie"""
 _SHARED = 227 * 1024 - 2048
-_RATE = {(192, 1): 1.0, (192, 2): 0.95, (128, 2): 0.98, (160, 1): 0.93, (160, 2): 0.93, (96, 2): 0.95, (64, 2): 0.8, (32, 2): 0.6}
+_RATE = {
+    (192, 1): 1.0,
+    (192, 2): 0.95,
+    (128, 2): 0.98,
+    (160, 1): 0.93,
+    (160, 2): 0.93,
+    (96, 2): 0.95,
+    (64, 2): 0.8,
+    (32, 2): 0.6,
+}
 """(channels, patches) of a block -> how fast a busy processor is with it, measured on an H200 (bench/kernels.py)"""
 _STAGES = ((3, 6), (3, 4), (2, 6), (2, 4), (2, 3), (2, 2))
 
@@ -35,6 +47,8 @@ class Variant:
     kt: int
     kh: int
     kw: int
+    th: int
+    tw: int
     tps: int
     patches: int
     a_stages: int
@@ -66,34 +80,42 @@ class Variant:
         return self.ck, 8 * self.patches + self.kw - 1, 16 + self.kh - 1
 
 
-def variant_of(half: bool, channels: int, kernel: tuple[int, ...], n: int, patches: int) -> Variant:
+def variant_of(half: bool, channels: int, kernel: tuple[int, ...], strided: bool, n: int, patches: int) -> Variant:
     """The variant with blocks of n channels and as many patches, and with as many stages as fit."""
-    kt, kh, kw = kernel
+    kt, kh, kw = (prod(kernel), 1, 1) if strided else kernel
+    th, tw = kernel[1:] if strided else (1, 1)
     ck = _chunk(channels)
-    tps = kh * kw if n <= 32 else kw if n * ck <= 96 * 32 else 1
-    tried = (Variant(int(half), n, ck, kt, kh, kw, tps, patches, a, b) for a, b in _STAGES)
+    tps = kh * kw if n < 32 else kw if n * ck <= 96 * 32 else 1
+    tried = (Variant(int(half), n, ck, kt, kh, kw, th, tw, tps, patches, a, b) for a, b in _STAGES)
     return next(v for v in tried if v.shared <= _SHARED)
 
 
 @lru_cache(4096)
-def choice(
-    channels: int, batch: int, frames: int, height: int, width: int, processors: int, split: int = 1
-) -> tuple[int, int]:
-    """Channels and patches of a block: those that leave the fewest processors idle, of the rates measured."""
+def choice(channels: int, groups: int, frames: int, height: int, width: int, processors: int) -> tuple[int, int]:
+    """Channels and patches of a block: those that leave the fewest processors idle, of the rates measured.
+
+    channels    of a group
+    """
     fit = [(n, patches) for n, patches in _RATE if channels % n == 0]
     if not fit:
-        return -(-channels // 8) * 8 if channels <= 136 else 8, 1
+        some = channels * groups
+        return next((n for n in (8, 16, 24, 48, FEW) if n >= some), 8), 1
 
     def seconds(pair: tuple[int, int]) -> float:
         n, patches = pair
-        tiles = batch * frames * -(-height // 16) * -(-width // (8 * patches)) * (channels * split // n)
+        tiles = frames * -(-height // 16) * -(-width // (8 * patches)) * (channels // n * groups)
         return -(-tiles // processors) * n * patches / _RATE[pair]
 
     return min(fit, key=seconds)
 
 
-def packed(weight: Tensor) -> Tensor:
-    """[O, C, kt, kh, kw] -> [kt, C / ck, kh * kw, O, ck], swizzled as shared memory holds it; zeros fill up O and C."""
+def packed(weight: Tensor, strided: bool = False) -> Tensor:
+    """[O, C, kt, kh, kw] -> [kt, C / ck, kh * kw, O, ck], swizzled as shared memory holds it; zeros fill up O and C.
+
+    strided     all taps are steps: [kt * kh * kw, C / ck, 1, O, ck]
+    """
+    if strided:
+        weight = weight.flatten(2)[..., None, None]
     out, channels = weight.shape[:2]
     ck = _chunk(channels)
     chunks, units = -(-channels // ck), ck // 8
@@ -110,6 +132,9 @@ def _chunk(channels: int) -> int:
     return next(size for size in (64, 32, 16) if channels % size == 0 or size == 16)
 
 
+_STRIDES = ("out_n", "out_t", "out_h", "out_w", "out_c", "group_t", "group_h", "group_w")
+
+
 class _Args(ctypes.Structure):
     _fields_ = (
         ("x", ctypes.c_uint64 * 16),
@@ -119,11 +144,12 @@ class _Args(ctypes.Structure):
             (name, ctypes.c_int)
             for name in (
                 *("frames_in", "frames_past", "repeat", "pad_t", "pad_h", "pad_w"),
+                *("stride_t", "stride_h", "stride_w"),
                 *("batch", "frames", "height", "width", "channels", "chunks", "blocks", "blocks_per_group", "rows"),
-                *("tiles_h", "tiles_w", "tiles"),
+                *("tiles_h", "tiles_w", "tiles", "groups_h", "groups_w", "group_channels"),
             )
         ),
-        *((name, ctypes.c_longlong) for name in ("out_n", "out_t", "out_h", "out_w", "out_c", "out_group")),
+        *((name, ctypes.c_longlong) for name in _STRIDES),
         ("rest", ctypes.c_char * 64),  # the compiler rounds the structure up to its alignment
     )
 
@@ -140,7 +166,8 @@ def run(
     past: Tensor | None = None,
     repeat: bool = False,
     residual: Tensor | None = None,
-    split: int = 1,
+    stride: Sequence[int] = (1, 1, 1),
+    split: Sequence[int] = (1, 1, 1),
     variant: Variant | None = None,
 ) -> None:
     """Writes `out` [B, O, T', H', W'], a view of any strides; of many channels, those lie next to each other.
@@ -149,36 +176,38 @@ def run(
     past        frames in front of x
     repeat      frames beyond the ends are the first and the last one, not zeros
     residual    laid out as `out`
-    split       the i-th share of the channels is frame i of as many frames
+    split       the channels are that many groups in time, height and width, which become positions
     variant     None: the best by what was measured
     """
-    batch, _, frames, height, width = out.shape
-    frames //= split
-    processors = driver.processors(x.device)
+    batch, per_group, *axes = out.shape
+    frames, height, width = (n // s for n, s in zip(axes, split, strict=True))
+    processors, groups, strided = driver.processors(x.device), prod(split), any(s != 1 for s in stride)
     if variant is None:
-        pair = choice(channels // split, batch, frames, height, width, processors, split)
-        variant = variant_of(x.dtype is torch.float16, x.shape[1], tuple(kernel), *pair)
+        pair = choice(per_group, groups, batch * frames, height, width, processors)
+        variant = variant_of(x.dtype is torch.float16, x.shape[1], tuple(kernel), strided, *pair)
     v = variant
     args = _Args()
-    args.x = driver.tensor_map(x, v.box)
-    args.past = args.x if past is None else driver.tensor_map(past, v.box)
+    args.x = driver.tensor_map(x, v.box, tuple(stride))
+    args.past = args.x if past is None else driver.tensor_map(past, v.box, tuple(stride))
     args.weight, args.bias = weight.data_ptr(), 0 if bias is None else bias.data_ptr()
     args.residual, args.out = 0 if residual is None else residual.data_ptr(), out.data_ptr()
     args.frames_in, args.frames_past, args.repeat = x.shape[2], 0 if past is None else past.shape[2], int(repeat)
     # frames are counted from the first of x
     args.pad_t, args.pad_h, args.pad_w = pad[0] + args.frames_past, pad[1], pad[2]
+    args.stride_t, args.stride_h, args.stride_w = stride
     args.batch, args.frames, args.height, args.width, args.channels = batch, frames, height, width, channels
     args.chunks, args.blocks, args.rows = weight.shape[1], -(-channels // v.n), weight.shape[3]
-    args.blocks_per_group = args.blocks // split
+    args.blocks_per_group, args.group_channels = max(1, args.blocks // groups), per_group
     args.tiles_h, args.tiles_w = -(-height // 16), -(-width // (8 * v.patches))
     args.tiles = batch * frames * args.tiles_h * args.tiles_w * args.blocks
-    args.out_n, args.out_c, args.out_t, args.out_h, args.out_w = out.stride()
-    args.out_group, args.out_t = args.out_t, args.out_t * split
+    args.out_n, args.out_c, args.group_t, args.group_h, args.group_w = out.stride()
+    args.out_t, args.out_h, args.out_w = (n * s for n, s in zip(out.stride()[2:], split, strict=True))
+    args.groups_h, args.groups_w = split[1:]
     driver.launch(_kernel(v), args, min(args.tiles, processors * v.ctas), v.threads, v.shared, x.device)
 
 
 @lru_cache(512)
-def _kernel(v: Variant) -> driver.Kernel:
+def _kernel(v: Variant) -> ctypes.c_void_p:
     defines = {field.name.upper(): value for field, value in zip(fields(v), astuple(v), strict=True)}
     return driver.kernel(_wgmma(v.n, bool(v.half)) + SOURCE.read_text(), "conv", defines, v.shared)
 

@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaeport.kernels import ops
+from vaeport.kernels.kept import Kept
+from vaeport.kernels.ops import OPS
 from vaeport.layers.layer import Barrier, Chunk, Interval, Layer, Settled, State
 from vaeport.layers.norm import ChannelRMSNorm, GroupNorm, PixelNorm
 from vaeport.layers.pad import Pad
-
-__all__ = ["FastGroupNorm", "FastNorm"]
-_OPS = torch.ops.vaeport
-assert ops.BODIES is not None  # registers the operators
 
 
 def edges_of(pad: Pad | None) -> tuple[list[int], str]:
@@ -31,6 +28,7 @@ class FastNorm(Layer):
     def __init__(self, norm: ChannelRMSNorm | PixelNorm, silu: bool, pad: Pad | None = None) -> None:
         super().__init__()
         self.norm, self.silu, self.pad = norm, silu, pad
+        self._gain = Kept(lambda gain: (gain.to(torch.promote_types(gain.dtype, torch.float32)) * gain.numel() ** 0.5,))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, *axes] -> the same, or with edges."""
@@ -41,9 +39,8 @@ class FastNorm(Layer):
         if isinstance(norm, PixelNorm):
             given: tuple[Any, ...] = (None, 1.0 / x.shape[1], norm.eps, 0.0)
         else:
-            wide = torch.promote_types(norm.gain.dtype, torch.float32)
-            given = (norm.gain.to(wide) * norm.gain.numel() ** 0.5, 1.0, 0.0, 1e-24)
-        y: Tensor = _OPS.unit(x, *given, self.silu, edges, mode)
+            given = (*self._gain.of(norm.gain), 1.0, 0.0, 1e-24)
+        y: Tensor = OPS.unit(x, *given, self.silu, edges, mode)
         return y
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
@@ -74,21 +71,22 @@ class FastGroupNorm(Barrier):
 
     def with_edges(self, x: Tensor, pad: Pad | None) -> Tensor:
         """[B, C, *axes] -> with the edges in height and width."""
-        slope, offset = self._affine(_OPS.moments(x, self.norm.groups))
-        y: Tensor = _OPS.scaled(x, slope, offset, self.silu, *edges_of(pad))
+        slope, offset = self._affine(OPS.moments(x, self.norm.groups))
+        y: Tensor = OPS.scaled(x, slope, offset, self.silu, *edges_of(pad))
         return y
 
     def _affine(self, notes: Tensor) -> Any:
-        return _OPS.affine(notes, self.norm.weight, self.norm.bias, self.norm.eps)
+        return OPS.affine(notes, self.norm.weight, self.norm.bias, self.norm.eps)
 
     def note(self, x: Tensor) -> Tensor:
         """Count, mean and sum of squared deviations of parts of x: [B, parts, groups, 3]."""
-        y: Tensor = _OPS.moments(x, self.norm.groups)
+        y: Tensor = OPS.moments(x, self.norm.groups)
         return y
 
     def settled(self, notes: Sequence[Tensor], axis: int) -> Settled:
         """With the statistics of all pieces."""
-        return SettledScale(*self._affine(torch.cat(tuple(notes), 1)), self.silu, axis)
+        slope, offset = self._affine(torch.cat(tuple(notes), 1))
+        return SettledScale(slope, offset, self.silu, axis)
 
 
 class SettledScale(Settled):
@@ -100,5 +98,5 @@ class SettledScale(Settled):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, *axes], same shape."""
-        y: Tensor = _OPS.scaled(x, self.slope, self.offset, self.silu, [], "replicate")
+        y: Tensor = OPS.scaled(x, self.slope, self.offset, self.silu, [], "replicate")
         return y

@@ -13,14 +13,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ELEMENTS = 8192
-"""that a program holds at once"""
+_ELEMENTS, _HELD = 8192, 4096
+"""that a program reads at once, and that it sums up in place"""
+_ROW, _PART = 16384, 4096
+"""scores of a query that a program holds at once, and how many of more"""
 _EDGES = {"replicate": 1, "reflect": 2}
 
 
 @triton.jit
 def _silu(x):
-    return x / (1.0 + tl.exp(-x))
+    # 1 / (1 + e) without a division; exp may overflow, of which the root is 0
+    root = tl.rsqrt(1.0 + tl.exp(-x))
+    return x * root * root
 
 
 @triton.jit
@@ -53,17 +57,23 @@ def _unit_kernel(
     EDGE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    channel = tl.arange(0, BLOCK)
-    inside = (row < rows)[:, None] & (channel < channels)[None, :]
+    part = tl.arange(0, BLOCK)
+    inside = (row < rows)[:, None] & (part >= 0)[None, :]
     source = _source(row, top, left, height, width, full_height, full_width, EDGE)
-    v = tl.load(x + source[:, None] * channels + channel[None, :], mask=inside, other=0.0).to(tl.float32)
-    inverse = tl.rsqrt(tl.maximum(tl.sum(v * v, 1) * scale + eps, least))
-    v = v * inverse[:, None]
-    if GAIN:
-        v = v * tl.load(gain + channel, mask=channel < channels, other=0.0)[None, :]
-    if SILU:
-        v = _silu(v)
-    tl.store(y + row[:, None] * channels + channel[None, :], v.to(y.dtype.element_ty), mask=inside)
+    at = x + source[:, None] * channels + part[None, :]
+    to = y + row[:, None] * channels + part[None, :]
+    squares = tl.zeros([ROWS], tl.float32)
+    for start in tl.static_range(0, channels, BLOCK):
+        v = tl.load(at + start, mask=inside, other=0.0).to(tl.float32)
+        squares += tl.sum(v * v, 1)
+    inverse = tl.rsqrt(tl.maximum(squares * scale + eps, least))
+    for start in tl.static_range(0, channels, BLOCK):
+        v = tl.load(at + start, mask=inside, other=0.0).to(tl.float32) * inverse[:, None]
+        if GAIN:
+            v = v * tl.load(gain + start + part)[None, :]
+        if SILU:
+            v = _silu(v)
+        tl.store(to + start, v.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -99,27 +109,29 @@ def _moments_kernel(
     base = x + sample.to(tl.int64) * rows * channels
     # sums of what is left of a first value lose nothing where the mean is far from zero
     first = tl.load(base + start * channels + channel).to(tl.float32)
-    total = tl.zeros([channels], tl.float32)
-    squares = tl.zeros([channels], tl.float32)
+    totals = tl.zeros([ROWS, channels], tl.float32)
+    spreads = tl.zeros([ROWS, channels], tl.float32)
     for row in range(start, stop, ROWS):
         at = row + tl.arange(0, ROWS)
         inside = (at < stop)[:, None] & (channel >= 0)[None, :]
         v = tl.load(base + at[:, None] * channels + channel[None, :], mask=inside, other=0.0).to(tl.float32)
         v = tl.where(inside, v - first[None, :], 0.0)
-        total += tl.sum(v, 0)
-        squares += tl.sum(v * v, 0)
+        totals += v
+        spreads += v * v
+    total = tl.sum(totals, 0)
+    squares = tl.sum(spreads, 0)
     count = (stop - start).to(tl.float32)
     mean = first + total / count
     spread = squares - total * total / count
     width: tl.constexpr = channels // groups
     means = tl.sum(tl.reshape(mean, [groups, width]), 1) / width
     away = tl.reshape(mean, [groups, width]) - means[:, None]
-    spreads = tl.sum(tl.reshape(spread, [groups, width]) + count * away * away, 1)
+    spread = tl.sum(tl.reshape(spread, [groups, width]) + count * away * away, 1)
     group = tl.arange(0, groups)
     to = notes + ((sample * tl.num_programs(0) + part) * groups + group) * 3
     tl.store(to, tl.zeros([groups], tl.float32) + count * width)
     tl.store(to + 1, means)
-    tl.store(to + 2, spreads)
+    tl.store(to + 2, spread)
 
 
 @triton.jit
@@ -144,6 +156,47 @@ def _affine_kernel(
     tl.store(offset + sample * channels + channel, tl.load(bias + channel).to(tl.float32) - centre.to(tl.float32) * a)
 
 
+@triton.jit
+def _weighted_kernel(scores, shares, columns, scale, BLOCK: tl.constexpr, ONE: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    source = scores + row * columns
+    target = shares + row * columns
+    if ONE:
+        v = tl.load(source + at, mask=at < columns, other=float("-inf")) * scale
+        e = tl.exp(v - tl.max(v, 0))
+        tl.store(target + at, (e / tl.sum(e, 0)).to(shares.dtype.element_ty), mask=at < columns)
+    else:
+        most = tl.full([BLOCK], float("-inf"), tl.float32)
+        total = tl.zeros([BLOCK], tl.float32)
+        for start in range(0, columns, BLOCK):
+            v = tl.load(source + start + at, mask=start + at < columns, other=float("-inf")) * scale
+            above = tl.maximum(most, v)
+            # a place that has met no column yet is minus infinity on both sides
+            old = tl.where(most == float("-inf"), 0.0, total * tl.exp(most - above))
+            total = old + tl.where(v == float("-inf"), 0.0, tl.exp(v - above))
+            most = above
+        top = tl.max(most, 0)
+        whole = tl.sum(tl.where(most == float("-inf"), 0.0, total * tl.exp(most - top)), 0)
+        for start in range(0, columns, BLOCK):
+            v = tl.load(source + start + at, mask=start + at < columns, other=0.0) * scale
+            share = tl.exp(v - top) / whole
+            tl.store(target + start + at, share.to(shares.dtype.element_ty), mask=start + at < columns)
+
+
+def weighted(scores: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """As the operator, of float32 scores."""
+    scores = scores.contiguous()
+    columns = scores.shape[-1]
+    shares = torch.empty(scores.shape, dtype=dtype, device=scores.device)
+    block = triton.next_power_of_2(columns)
+    one = block <= _ROW
+    _weighted_kernel[(scores.numel() // columns,)](
+        scores, shares, columns, scale, block if one else _PART, one, num_warps=8
+    )
+    return shares
+
+
 def unit(
     x: Tensor, gain: Tensor | None, scale: float, eps: float, least: float, silu: bool, pad: Sequence[int], mode: str
 ) -> Tensor:
@@ -152,8 +205,8 @@ def unit(
     y, edges = _edged(x, pad)
     channels = x.shape[1]
     rows = y.numel() // channels
-    block = triton.next_power_of_2(channels)
-    per = max(1, _ELEMENTS // block)
+    block = min(channels & -channels, 256)  # the largest power of two that divides them
+    per = max(1, _ELEMENTS // triton.next_power_of_2(channels))
     grid = (triton.cdiv(rows, per),)
     flags = silu, gain is not None, _EDGES[mode] if any(pad) else 0
     _unit_kernel[grid](x, y, gain, rows, scale, eps, least, *edges, channels, block, per, *flags, num_warps=8)
@@ -179,12 +232,12 @@ def moments(x: Tensor, groups: int) -> Tensor:
     x = dense(x)
     batch, channels = x.shape[:2]
     rows = x[0, 0].numel()
-    per = max(1, _ELEMENTS // channels)
-    parts = min(triton.cdiv(rows, per), 4 * _processors(x))
+    per = max(1, _HELD // channels)
+    parts = min(triton.cdiv(rows, 4 * per), 8 * _processors(x))
     span = triton.cdiv(triton.cdiv(rows, parts), per) * per
     parts = triton.cdiv(rows, span)
     notes = torch.empty(batch, parts, groups, 3, device=x.device)
-    _moments_kernel[(parts, batch)](x, notes, rows, span, channels, groups, per, num_warps=8)
+    _moments_kernel[(parts, batch)](x, notes, rows, span, channels, groups, per, num_warps=4)
     return notes
 
 

@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-_LIBRARY = torch.library.Library("vaeport", "DEF")  # noqa: TOR901 - it lives as long as the process
+from vaeport.layers import ChannelsToTime, GroupMean, RepeatChannels, Shuffle, TileChannels, Unshuffle
+
+_LIBRARY = torch.library.Library("vaeport", "DEF")  # lives as long as the process
+OPS: Any = torch.ops.vaeport
+"""What is registered here; imported from here, so that it is"""
 Definition = Callable[..., Any]
-BODIES: dict[str, Callable[..., Any]] = {}
-"""operator -> what runs on a GPU in place of its definition; `bodies.py` fills it when the first one is wanted"""
 
 
 def operator(schema: str, shapes: Definition) -> Callable[[Definition], Definition]:
@@ -43,43 +45,67 @@ def _conv_shape(
     x: Tensor,
     past: Tensor | None,
     weight: Tensor,
-    packed: Tensor,
     bias: Tensor | None,
+    packed: Tensor,
+    packed_bias: Tensor | None,
     addend: Tensor | None,
     before: Sequence[int],
     after: Sequence[int],
+    stride: Sequence[int],
     repeat: bool,
-    split: int,
+    split: Sequence[int],
+    order: str,
 ) -> Tensor:
-    lengths = [n + a + b - k + 1 for n, a, b, k in zip(x.shape[2:], before, after, weight.shape[2:], strict=True)]
-    lengths[0] += 0 if past is None else past.shape[2]
-    shape = x.shape[0], weight.shape[0] // split, lengths[0] * split, *lengths[1:]
-    return x.new_empty(shape, memory_format=torch.channels_last_3d)
+    return conv_out(x, past, weight, before, after, stride, split)
+
+
+def conv_out(
+    x: Tensor,
+    past: Tensor | None,
+    weight: Tensor,
+    before: Sequence[int],
+    after: Sequence[int],
+    stride: Sequence[int],
+    split: Sequence[int],
+) -> Tensor:
+    """An empty output, with channels last where they are many; few lie as media do."""
+    sizes = (x.shape[2] + (0 if past is None else past.shape[2]), *x.shape[3:])
+    rows = zip(sizes, before, after, weight.shape[2:], stride, split, strict=True)
+    axes = [((n + a + b - k) // s + 1) * f for n, a, b, k, s, f in rows]
+    channels = weight.shape[0] // prod(split)
+    if channels % 32:
+        return x.new_empty(len(x), channels, *axes)
+    y: Tensor = x.new_empty(len(x), *axes, channels).movedim(-1, 1)
+    return y
 
 
 @operator(
-    "conv(Tensor x, Tensor? past, Tensor weight, Tensor packed, Tensor? bias, Tensor? addend, "
-    "int[] before, int[] after, bool repeat, int split) -> Tensor",
+    "conv(Tensor x, Tensor? past, Tensor weight, Tensor? bias, Tensor packed, Tensor? packed_bias, Tensor? addend, "
+    "int[] before, int[] after, int[] stride, bool repeat, int[] split, str order) -> Tensor",
     _conv_shape,
 )
 def conv(
     x: Tensor,
     past: Tensor | None,
     weight: Tensor,
-    packed: Tensor,
     bias: Tensor | None,
+    packed: Tensor,
+    packed_bias: Tensor | None,
     addend: Tensor | None,
     before: Sequence[int],
     after: Sequence[int],
+    stride: Sequence[int],
     repeat: bool,
-    split: int,
+    split: Sequence[int],
+    order: str,
 ) -> Tensor:
-    """A convolution of stride 1 over [B, C, T, H, W], plus an addend of its output's shape.
+    """A convolution over [B, C, T, H, W], plus an addend of its output's shape.
 
     past            frames in front of x
-    packed          the weight as the kernel reads it, empty for the definition
+    packed, packed_bias     both as the kernel reads them, in the order of groups; empty for the definition
     before, after   zeros around time, height, width; with `repeat`, in time, the first and last frame instead
-    split           the i-th share of the output channels is frame i of as many frames
+    split, order    factors by which channels become time, height, width: in "groups" one after the other (what
+                    `ChannelsToTime` does), or as `Shuffle` has them ("shuffle", "width-first")
     """
     joined = x if past is None else torch.cat((past, x), 2)
     if repeat:
@@ -87,22 +113,37 @@ def conv(
         joined = torch.cat((ends[0], joined, ends[1]), 2)
         before, after = (0, *before[1:]), (0, *after[1:])
     padded = F.pad(joined, [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair])
-    y = F.conv3d(padded, weight, bias)
-    if split > 1:
-        b, c, t, h, w = y.shape
-        y = y.view(b, split, c // split, t, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b, c // split, t * split, h, w)
+    y = F.conv3d(padded, weight, bias, stride)
+    if prod(split) > 1:
+        factors = (split[0], split[1], split[2])
+        y = ChannelsToTime(split[0])(y) if order == "groups" else Shuffle(factors, width_first=order != "shuffle")(y)
     return y.clone() if addend is None else addend + y
 
 
 @operator(
-    "upsampled_conv(Tensor x, Tensor weight, Tensor packed, Tensor? bias) -> Tensor",
-    lambda x, weight, packed, bias: x.new_empty(
-        (x.shape[0], weight.shape[0], 2 * x.shape[2], 2 * x.shape[3]), memory_format=torch.channels_last
-    ),
+    "upsampled_conv(Tensor x, Tensor weight, Tensor? bias, Tensor packed, Tensor? addend, bool frames) -> Tensor",
+    lambda x, weight, bias, packed, addend, frames: x.new_empty(upsampled_shape(x, weight, frames)).movedim(-1, 1),
 )
-def upsampled_conv(x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    """A 3 x 3 convolution, zeros around, of [N, C, H, W] with each position repeated to 2 x 2."""
-    return F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
+def upsampled_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, packed: Tensor, addend: Tensor | None, frames: bool
+) -> Tensor:
+    """A convolution of [B, C, T, H, W] whose positions are repeated to 2 x 2, plus an addend of its output's shape.
+
+    weight  [O, C, 1, 3, 3]: zeros around a frame. [O, C, 3, 3, 3]: its edges again, in time frame 0 and the past;
+            with `frames` all but the first are repeated too
+    """
+    size = (2 if frames else 1, 2, 2)
+    many = x if not frames else torch.cat((x[:, :, :1], x[:, :, 1:].repeat_interleave(2, 2)), 2)
+    many = F.interpolate(many, scale_factor=[1.0, *map(float, size[1:])], mode="nearest")
+    if weight.shape[2] == 3:
+        many = F.pad(many, (1, 1, 1, 1, 2, 0), mode="replicate")
+    y = F.conv3d(many, weight, bias, padding=(0, 1, 1) if weight.shape[2] == 1 else 0)
+    return y if addend is None else addend + y
+
+
+def upsampled_shape(x: Tensor, weight: Tensor, frames: bool) -> tuple[int, ...]:
+    """[B, T', 2H, 2W, O]."""
+    return len(x), 2 * x.shape[2] - 1 if frames else x.shape[2], 2 * x.shape[3], 2 * x.shape[4], len(weight)
 
 
 @operator(
@@ -134,18 +175,25 @@ def moments(x: Tensor, groups: int) -> Tensor:
     return torch.stack((count, mean, var * flat.shape[2]), 2).unsqueeze(1)
 
 
+def merged(notes: Tensor) -> Tensor:
+    """Count, mean and sum of squared deviations of all parts together: [B, groups, 3], float64."""
+    count, mean, squares = notes.double().unbind(3)
+    total = count.sum(1, keepdim=True)
+    centre = (count * mean).sum(1, keepdim=True) / total
+    squares = (squares + count * (mean - centre).square()).sum(1, keepdim=True)
+    return torch.stack((total, centre, squares), 3).squeeze(1)
+
+
 @operator(
     "affine(Tensor notes, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
     lambda notes, weight, bias, eps: tuple(notes.new_empty(len(notes), weight.numel()) for _ in range(2)),
 )
 def affine(notes: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Slope and offset [B, C] with which y = x * slope + offset is the group norm of these moments."""
-    count, mean, squares = notes.double().unbind(3)
-    total = count.sum(1, keepdim=True)
-    centre = (count * mean).sum(1, keepdim=True) / total
-    var = (squares + count * (mean - centre).square()).sum(1, keepdim=True) / total
+    total, centre, squares = merged(notes).unbind(2)
+    var = squares / total
     per = weight.numel() // notes.shape[2]
-    inverse, centre = (t.squeeze(1).repeat_interleave(per, 1) for t in ((var + eps).rsqrt(), centre))
+    inverse, centre = (t.repeat_interleave(per, 1) for t in ((var + eps).rsqrt(), centre))
     slope = weight.double() * inverse
     return slope.to(notes.dtype), (bias.double() - centre * slope).to(notes.dtype)
 
@@ -161,6 +209,12 @@ def scaled(x: Tensor, slope: Tensor, offset: Tensor, silu: bool, pad: Sequence[i
     return edged((F.silu(y) if silu else y).to(x.dtype), pad, mode)
 
 
+@operator("weighted(Tensor scores, float scale, ScalarType dtype) -> Tensor", lambda scores, scale, dtype: scores.to(dtype))
+def weighted(scores: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """softmax(scores * scale) over the last axis, in `dtype`."""
+    return torch.softmax(scores * scale, -1).to(dtype)
+
+
 def edged(x: Tensor, pad: Sequence[int], mode: str) -> Tensor:
     """[..., H, W] with (top, bottom, left, right) positions more."""
     if not any(pad):
@@ -172,16 +226,66 @@ def edged(x: Tensor, pad: Sequence[int], mode: str) -> Tensor:
 
 
 def _edged_shape(x: Tensor, pad: Sequence[int]) -> Tensor:
-    height, width = (n + a + b for n, a, b in zip(x.shape[-2:], pad[::2], pad[1::2], strict=True)) if pad else x.shape[-2:]
-    last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-    return x.new_empty((*x.shape[:-2], height, width), memory_format=last)
+    top, bottom, left, right = pad or (0, 0, 0, 0)
+    axes = (*x.shape[2:-2], x.shape[-2] + top + bottom, x.shape[-1] + left + right) if x.dim() > 3 else x.shape[2:]
+    y: Tensor = x.new_empty(len(x), *axes, x.shape[1]).movedim(-1, 1)
+    return y
+
+
+@operator(
+    "shuffled(Tensor x, int[] factors, bool width_first, int repeat, int tile) -> Tensor",
+    lambda x, factors, width_first, repeat, tile: x.new_empty(
+        len(x), *(n * f for n, f in zip(x.shape[2:], factors, strict=True)), x.shape[1] * repeat // prod(factors) * tile
+    ).movedim(-1, 1),
+)
+def shuffled(x: Tensor, factors: Sequence[int], width_first: bool, repeat: int, tile: int) -> Tensor:
+    """`RepeatChannels`, `Shuffle`, `TileChannels`, one after the other."""
+    t, h, w = factors
+    y: Tensor = TileChannels(tile)(Shuffle((t, h, w), width_first=width_first)(RepeatChannels(repeat)(x)))
+    return y.clone()
+
+
+@operator(
+    "unshuffled(Tensor x, int[] factors, bool width_first, int groups) -> Tensor",
+    lambda x, factors, width_first, groups: x.new_empty(
+        len(x), *(n // f for n, f in zip(x.shape[2:], factors, strict=True)), groups or x.shape[1] * prod(factors)
+    ).movedim(-1, 1),
+)
+def unshuffled(x: Tensor, factors: Sequence[int], width_first: bool, groups: int) -> Tensor:
+    """`Unshuffle`, and if there are groups, `GroupMean`."""
+    t, h, w = factors
+    y = Unshuffle((t, h, w), width_first=width_first)(x)
+    return (GroupMean(groups)(y) if groups else y).clone()
+
+
+@operator(
+    "repeated(Tensor x, int[] factors, bool once, int[] pad) -> Tensor",
+    lambda x, factors, once, pad: x.new_empty(
+        len(x),
+        x.shape[2] * factors[0] - (factors[0] - 1 if once else 0) + sum(pad[:2]),
+        x.shape[3] * factors[1] + sum(pad[2:4]),
+        x.shape[4] * factors[2] + sum(pad[4:]),
+        x.shape[1],
+    ).movedim(-1, 1),
+)
+def repeated(x: Tensor, factors: Sequence[int], once: bool, pad: Sequence[int]) -> Tensor:
+    """Each position of [B, C, T, H, W] as many times as the factors say, then its edges (front, back, top, ..., right).
+
+    once    frame 0 is not repeated in time; nothing is in front of it then
+    """
+    y = x
+    for axis, factor in zip((2, 3, 4), factors, strict=True):
+        y = y.repeat_interleave(factor, axis)
+    y = y[:, :, factors[0] - 1 if once else 0 :].clone()
+    return F.pad(y, (*pad[4:], *pad[2:4], *pad[:2]), mode="replicate")
 
 
 @register_flop_formula(torch.ops.vaeport.conv, get_raw=True)
 def _conv_flops(x: Tensor, past: Any, weight: Tensor, *args: Any, out_val: Tensor, **kwargs: Any) -> int:
-    return 2 * (out_val.numel() // out_val.shape[1]) * weight.shape[0] // args[-1] * prod(weight.shape[1:])
+    places: int = out_val.numel() // out_val.shape[1] // prod(args[-2])
+    return 2 * places * weight.numel()
 
 
 @register_flop_formula(torch.ops.vaeport.upsampled_conv, get_raw=True)
 def _upsampled_conv_flops(x: Tensor, weight: Tensor, *args: Any, out_val: Tensor, **kwargs: Any) -> int:
-    return 2 * out_val.numel() * x.shape[1] * 4
+    return 2 * out_val.numel() * x.shape[1] * 4 * (1 if weight.shape[2] == 1 else 2 if args[-1] else 3)

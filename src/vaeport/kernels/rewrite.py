@@ -12,15 +12,14 @@ from torch import Tensor
 
 from vaeport.kernels.attention import fast_attention
 from vaeport.kernels.conv import FastConv, RepeatingConv, UpsampledConv
+from vaeport.kernels.moved import FastEdges, ShuffledChannels, UnshuffledChannels
 from vaeport.kernels.norm import FastGroupNorm, FastNorm
 from vaeport.layers import (
     Chain,
     ChannelRMSNorm,
-    ChannelsToTime,
     Conv,
     GroupNorm,
     Layer,
-    NearestUpsample,
     Pad,
     PixelNorm,
     SelfAttention,
@@ -33,15 +32,10 @@ Rule = Callable[[Sequence[Layer]], Found | None]
 """Looks at the beginning of a row of layers"""
 
 
-class Together(Chain):
-    """Layers that run as one where nothing cuts between them; in bands and shards they are steps of their own."""
+class NormThenEdges(Chain):
+    """A group norm, and the edges that a convolution behind it sees, in one pass where nothing cuts between them."""
 
     opens = False
-
-
-class NormThenEdges(Together):
-    """A group norm, and the edges that a convolution behind it sees, in one pass."""
-
     norm: FastGroupNorm
     edges: Pad
 
@@ -118,18 +112,19 @@ def _norm(layers: Sequence[Layer]) -> Found | None:
     if not isinstance(norm, ChannelRMSNorm | PixelNorm | GroupNorm) or not _serves(norm):
         return None
     count = 2 if len(layers) > 1 and type(layers[1]) is SiLU else 1
-    pads, time, space, conv = _edges(layers[count:])
+    pads, time, space = _edges(layers[count:])
     if isinstance(norm, GroupNorm):
         fast: Layer = FastGroupNorm(norm, count == 2)
         if space is not None:
-            fast = NormThenEdges(norm=fast, edges=space)
+            fast = NormThenEdges(norm=fast, edges=FastEdges.of(space))
     else:
         fast = FastNorm(norm, count == 2, space)
     if space is None:
         return count, [fast]
-    if conv is None or time is None:
-        return count + pads, [fast, *([] if time is None else [time])]
-    return count + pads + 1, [fast, RepeatingConv(time, FastConv.of(conv))]
+    if time is None:
+        return count + pads, [fast]
+    behind, new = _repeating(time, layers[count + pads :]) or (0, [FastEdges.of(time)])
+    return count + pads + behind, [fast, *new]
 
 
 def _serves(norm: Layer) -> bool:
@@ -139,8 +134,8 @@ def _serves(norm: Layer) -> bool:
     return all(n & (n - 1) == 0 for n in (norm.groups, norm.weight.numel()))
 
 
-def _edges(layers: Sequence[Layer]) -> tuple[int, Pad | None, Pad | None, Conv | None]:
-    """How many pads lead the row, those in time and in space, and the convolution behind that repeats frames itself."""
+def _edges(layers: Sequence[Layer]) -> tuple[int, Pad | None, Pad | None]:
+    """How many pads lead the row, and those in time and in space."""
     time: Pad | None = None
     space: Pad | None = None
     count = 0
@@ -156,41 +151,51 @@ def _edges(layers: Sequence[Layer]) -> tuple[int, Pad | None, Pad | None, Conv |
         if in_space:
             space = Pad(layer.mode, (*((0, 0),) * (len(layer.pads) - 2), *layer.pads[-2:]))
         count += 1
-    behind = layers[count] if count < len(layers) else None
-    fits = isinstance(behind, Conv) and FastConv.serves(behind) and len(behind.kernel) == 3 and behind.pad[0] == (0, 0)
-    return count, time, space, behind if fits and isinstance(behind, Conv) else None
+    return count, time, space
+
+
+def _convolution(layers: Sequence[Layer]) -> Found | None:
+    """A convolution, and what makes positions of its channels."""
+    conv = layers[0] if layers else None
+    if not isinstance(conv, Conv) or not FastConv.serves(conv):
+        return None
+    if len(layers) > 1 and FastConv.joins(conv, layers[1]):
+        return 2, [FastConv.of(conv, layers[1])]
+    return 1, [FastConv.of(conv)]
+
+
+def _repeating(time: Pad, layers: Sequence[Layer]) -> Found | None:
+    """The convolution at the beginning of the row, which repeats frames itself."""
+    found = _convolution(layers)
+    if found is None:
+        return None
+    count, (conv,) = found
+    assert isinstance(conv, FastConv)
+    fits = len(conv.kernel) == 3 and conv.pad[0] == (0, 0)
+    return (count, [RepeatingConv(time, conv)]) if fits else None
 
 
 def _repeated(layers: Sequence[Layer]) -> Found | None:
-    """Frames that are repeated in front of a convolution."""
-    pads, time, space, conv = _edges(layers)
-    if time is None or conv is None:
+    """Frames that are repeated in front of a convolution, and edges in front of one."""
+    pads, time, space = _edges(layers)
+    if not pads:
         return None
-    return pads + 1, [*([] if space is None else [space]), RepeatingConv(time, FastConv.of(conv))]
+    count, new = (time and _repeating(time, layers[pads:])) or (0, [] if time is None else [FastEdges.of(time)])
+    return pads + count, [*([] if space is None else [FastEdges.of(space)]), *new]
 
 
 def _upsampled(layers: Sequence[Layer]) -> Found | None:
     """Repeated positions, of which a convolution sees few that differ."""
-    if len(layers) < 2 or not UpsampledConv.serves(layers[0], layers[1]):
-        return None
-    assert isinstance(layers[0], NearestUpsample) and isinstance(layers[1], Conv)
-    return 2, [UpsampledConv(layers[0], FastConv.of(layers[1]))]
+    for count in (2, 3):
+        if len(layers) >= count and (found := UpsampledConv.of(list(layers[:count]))) is not None:
+            return count, [found]
+    return None
 
 
-def _frames(layers: Sequence[Layer]) -> Found | None:
-    """Channels that become frames where they are written."""
-    if len(layers) < 2 or not isinstance(layers[1], ChannelsToTime) or not FastConv.serves(layers[0]):
-        return None
-    conv, split = layers[0], layers[1].factor
-    assert isinstance(conv, Conv)
-    if len(conv.kernel) < 3 or conv.weight.shape[0] // split % 32:
-        return None
-    return 2, [FastConv.of(conv, split)]
-
-
-def _convolution(layers: Sequence[Layer]) -> Found | None:
-    conv = layers[0]
-    return (1, [FastConv.of(conv)]) if isinstance(conv, Conv) and FastConv.serves(conv) else None
+def _moved(layers: Sequence[Layer]) -> Found | None:
+    """Channels to positions or back, between changes of their number that have no parameters."""
+    found = ShuffledChannels.of(layers) or UnshuffledChannels.of(layers)
+    return None if found is None else (found[0], [found[1]])
 
 
 def _attention(layers: Sequence[Layer]) -> Found | None:
@@ -198,4 +203,4 @@ def _attention(layers: Sequence[Layer]) -> Found | None:
     return (1, [fast_attention(attention)]) if isinstance(attention, SelfAttention) else None
 
 
-_RULES: tuple[Rule, ...] = (_norm, _repeated, _upsampled, _frames, _convolution, _attention)
+_RULES: tuple[Rule, ...] = (_norm, _upsampled, _repeated, _convolution, _moved, _attention)

@@ -52,6 +52,11 @@ class Chain(Layer):
             x = layer(x)
         return x
 
+    @property
+    def adds(self) -> bool:  # type: ignore[override]
+        """Whether the last layer does."""
+        return bool(self.layers) and self.layers[-1].adds
+
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
         """The last layer adds, if it can; its input is not kept for a sum behind it."""
         layers = tuple(self.flat(but_hooked=True))
@@ -226,6 +231,21 @@ class PerFrame(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, D, T, H', W']."""
         return unfold(self.layer(fold(x)), x.shape[0])
+
+    @property
+    def adds(self) -> bool:  # type: ignore[override]
+        """Whether the image layer does."""
+        return self.layer.adds
+
+    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
+        """Frame by frame."""
+        return unfold(self.layer.plus(fold(x), fold(addend)), x.shape[0])
+
+    def step_plus(self, x: Chunk, state: State, last: bool, axis: int, addend: Chunk) -> tuple[Chunk, Chunk, State]:
+        """In time, where both have the same frames."""
+        if axis == TIME and self.adds and x is not None and addend is not None and x.shape[TIME] == addend.shape[TIME]:
+            return self.plus(x, addend), None, None
+        return super().step_plus(x, state, last, axis, addend)
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """In time every frame is alone; along other axes the image layer's own step."""

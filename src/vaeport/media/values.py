@@ -27,14 +27,16 @@ def to_model(pixels: Tensor, *, dtype: torch.dtype = torch.float32, device: torc
         raise InputError("models work on floating types", expected="float32, bfloat16, ...", found=dtype)
     channels_first = pixels.to(device).movedim(-1, 0)
     values = torch.empty(channels_first.shape, dtype=dtype, device=channels_first.device)
-    # p - 127.5 is exact in eight bits of mantissa, which leaves the division as the only rounding.
-    return values.copy_(channels_first).sub_(127.5).div_(127.5)
+    # p - 127.5 is exact in eight bits of mantissa, which leaves the division as the only rounding. Told a number, CUDA
+    # would multiply with its reciprocal, which is rounded too; by a tensor, it divides.
+    return values.copy_(channels_first).sub_(127.5).div_(values.new_full((), 127.5))
 
 
-def to_pixels(values: Tensor) -> Tensor:
+def to_pixels(values: Tensor, *, check: bool = True) -> Tensor:
     """Image `[3, H, W]` to `[H, W, 3]`, video `[3, T, H, W]` to `[T, H, W, 3]`; -1..1 becomes 0..255, uint8.
 
-    Values outside [-1, 1] are clamped. The result stays on the device of `values`.
+    Values outside [-1, 1] are clamped. The result stays on the device of `values`; `check` waits for that device, and
+    without it nobody tells of values that are not finite, which become any pixels.
 
     Raises:
         InputError: not a floating type, not of one of the two shapes, or a value that is not finite.
@@ -45,7 +47,7 @@ def to_pixels(values: Tensor) -> Tensor:
             expected="a floating type of shape [3, H, W] or [3, T, H, W]",
             found=f"{values.dtype} of shape {list(values.shape)}",
         )
-    if not torch.isfinite(values).all():
+    if check and not torch.isfinite(values).all():
         bad = int((~torch.isfinite(values)).sum())
         raise InputError(
             "the values are not finite",

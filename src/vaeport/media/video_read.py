@@ -81,19 +81,25 @@ class VideoReader(Closing):
             yield first
         yield from self._upright
 
-    def chunks(self, first: int, size: int) -> Iterator[Tensor]:
+    def chunks(self, first: int, size: int, *, pin: bool = False) -> Iterator[Tensor]:
         """Yield uint8 `[n, H, W, 3]`: `first` frames, then `size` at a time; the last chunk may be shorter.
+
+        pin     into pinned memory, from which copies to a GPU need not be waited for
 
         Raises:
             InputError: `first` or `size` is less than 1.
         """
         if first < 1 or size < 1:
             raise InputError("a chunk holds at least one frame", expected=">= 1", found=f"first={first}, size={size}")
-        chunk, filled = torch.empty(first, self.height, self.width, 3, dtype=torch.uint8), 0
+
+        def empty(n: int) -> Tensor:
+            return torch.empty(n, self.height, self.width, 3, dtype=torch.uint8, pin_memory=pin)
+
+        chunk, filled = empty(first), 0
         for frame in self:
             if filled == len(chunk):
                 yield chunk
-                chunk, filled = torch.empty(size, self.height, self.width, 3, dtype=torch.uint8), 0
+                chunk, filled = empty(size), 0
             chunk[filled] = frame
             filled += 1
         if filled:

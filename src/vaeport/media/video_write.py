@@ -17,29 +17,48 @@ from vaeport.media.files import StrPath, extra, writing
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
+CRF, PRESET = "12", "medium"
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", PRESET, "slow", "slower", "veryslow")
 # Container, codec, its options.
 _FORMATS = {
-    ".mp4": ("mp4", "libx264", {"crf": "12"}),
+    ".mp4": ("mp4", "libx264", {"crf": CRF}),
     ".mkv": ("matroska", "ffv1", {"level": "3", "slicecrc": "1"}),
 }
+
+
+def preset_of(path: StrPath, preset: str | None) -> str | None:
+    """The preset of x264 for a file: the one that is given, "medium" for other `.mp4`, None for other files.
+
+    Raises:
+        InputError: x264 has no such preset, or does not write this file.
+    """
+    written = Path(path).suffix.lower() == ".mp4"
+    if preset is not None and not (written and preset in PRESETS):
+        expected = f"one of {', '.join(PRESETS)}" if written else "no preset, or a file that ends in .mp4"
+        raise InputError("this file has no such preset", where=path, expected=expected, found=preset)
+    return preset or (PRESET if written else None)
 
 
 class VideoWriter(AtomicWriter):
     """Write frames to `.mp4` (H.264, visually lossless) or `.mkv` (FFV1, every bit kept), in a `with` block.
 
     H.264 halves the resolution of colour (4:2:0) where both sides are even; an odd side needs 4:4:4 to keep its size.
-    The file holds exactly the frames written, and appears only when the block ends cleanly.
+    The file holds exactly the frames written, and appears only when the block ends cleanly. `preset` trades the time
+    that H.264 takes for the size of the file; see `preset_of`. Threads: as many as x264 chooses, each on its frame.
 
     Attributes:
         frames: how many have been written.
+        encoding: codec and settings, in words.
 
     Raises:
-        InputError: a size or rate that no video has; frames that do not fit.
+        InputError: a size, rate or preset that no such video has; frames that do not fit.
         MediaError: another extension, a missing folder, a size that the codec cannot hold, or no frame at the end.
         BlockedError: PyAV is not installed, the disk is full, or the file may not be written.
     """
 
-    def __init__(self, path: StrPath, *, rate: Fraction | int, width: int, height: int) -> None:
+    def __init__(
+        self, path: StrPath, *, rate: Fraction | int, width: int, height: int, preset: str | None = None
+    ) -> None:
         super().__init__(path)
         if self.path.suffix.lower() not in _FORMATS:
             raise MediaError("videos are not written in this format", where=self.path, expected=", ".join(_FORMATS))
@@ -52,6 +71,11 @@ class VideoWriter(AtomicWriter):
                 found=f"rate={rate}, width={width}, height={height}",
             )
         self.width, self.height, self.frames = width, height, 0
+        self.preset = preset_of(self.path, preset)
+        self._pixel_format = "bgr0" if self.preset is None else "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        sampling = "4:2:0" if self._pixel_format == "yuv420p" else "4:4:4"
+        lossy = f"H.264 (x264, preset {self.preset}, crf {CRF}), {sampling}"
+        self.encoding = "FFV1, every bit kept" if self.preset is None else lossy
 
     def write(self, frames: Tensor) -> None:
         """Append uint8 `[n, H, W, 3]`, RGB; n may be 0."""
@@ -76,15 +100,16 @@ class VideoWriter(AtomicWriter):
         self._libav_error: type[Exception] = av.FFmpegError
         self._color = ColorConverter()
         container, codec, options = _FORMATS[self.path.suffix.lower()]
-        even = self.width % 2 == self.height % 2 == 0
-        self._pixel_format = "bgr0" if codec == "ffv1" else "yuv420p" if even else "yuv444p"
+        if self.preset is not None:
+            options = {**options, "preset": self.preset}
         with writing(self.path, MediaError, self._libav_error):
             self._container = av.open(f"file:{partial}", "w", format=container)
-            stream = self._container.add_stream(codec, rate=self.rate, options=dict(options))
+            stream = self._container.add_stream(codec, rate=self.rate, options=options)
             self._stream = cast("VideoStream", stream)
             self._stream.width, self._stream.height, self._stream.pix_fmt = self.width, self.height, self._pixel_format
-            if self._pixel_format != "bgr0":
+            if self.preset is not None:
                 self._color.tag(self._stream.codec_context)
+                self._stream.thread_type = "AUTO"  # x264 cuts a frame into slices otherwise, which is slower and larger
 
     def _finish(self) -> None:
         if not self.frames:

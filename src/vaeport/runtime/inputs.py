@@ -1,9 +1,14 @@
-"""Media files as pieces that a VAE takes: the right type, layout and channels, padded to a legal size and length."""
+"""Media files as pieces that a VAE takes: the right type, layout and channels, padded to a legal size and length.
+
+Video and audio are read in a thread of their own, ahead of the encoder. What is read goes to the device as it is, from
+pinned memory where that is a GPU, and is scaled and converted there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,10 +17,13 @@ from vaeport.closing import Closing
 from vaeport.errors import MediaError
 from vaeport.media import AudioReader, Source, VideoReader, read_image, resampled_length, to_model
 from vaeport.media import resample as resampled
+from vaeport.runtime.overlap import Ahead
 from vaeport.vae import VAE
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
+AHEAD = 4
+"""chunks that are read before they are asked for"""
 
 
 class Input(Closing):
@@ -33,6 +41,8 @@ class Input(Closing):
         self.vae, self.path = vae, path
         self.notes: list[str] = []
         self.pad: dict[str, list[int]] = {}
+        self._pin = vae.device.type == "cuda"
+        self._threads: list[Ahead[Any]] = []
 
     def pieces(self) -> Iterator[Tensor]:
         """Tensors [1, C, ...] in the VAE's type and on its device, padded to a legal size; may be read once."""
@@ -47,7 +57,17 @@ class Input(Closing):
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, after the thread that reads it."""
+        while self._threads:
+            self._threads.pop().close()
+        self._release()
+
+    def _release(self) -> None:
+        pass
+
+    def _ahead(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        self._threads.append(Ahead(chunks, AHEAD))
+        return self._threads[-1]
 
     def _padded_to(self, name: str, n: int) -> int:
         """The legal length of the axis; notes the padding."""
@@ -87,7 +107,7 @@ class _Pictures(Input):
         return [0, right, 0, down]
 
     def _model(self, pixels: Tensor) -> Tensor:
-        return to_model(pixels, dtype=self.vae.dtype, device=self.vae.device)[None]
+        return to_model(pixels.to(self.vae.device, non_blocking=True), dtype=self.vae.dtype)[None]
 
 
 class ImageInput(_Pictures):
@@ -135,7 +155,7 @@ class VideoInput(_Pictures):
 
     def unpadded(self) -> Iterator[Tensor]:
         """See `Input`."""
-        for chunk in self.reader.chunks(*(self.vae.encode_pieces or (1, 4))):
+        for chunk in self._ahead(self.reader.chunks(*(self.vae.encode_pieces or (1, 4)), pin=self._pin)):
             self.frames += len(chunk)
             yield self._model(chunk)
 
@@ -144,8 +164,7 @@ class VideoInput(_Pictures):
         size = Source(modality="video", frames=self.frames, height=self.height, width=self.width, pad=self.pad)
         return size | Source(rate=str(self.reader.rate))
 
-    def close(self) -> None:
-        """See `Input`."""
+    def _release(self) -> None:
         self.reader.close()
 
 
@@ -193,16 +212,15 @@ class AudioInput(Input):
         blocks: Iterable[Tensor] = self.reader.blocks(16 * self.vae.contract.axes[0].multiple)
         if self.reader.rate != self.rate:
             blocks = resampled(blocks, self.reader.rate, self.rate)
-        for block in blocks:
+        for block in self._ahead(block.pin_memory() if self._pin else block for block in blocks):
             if block.shape[1]:
                 self.samples += block.shape[1]
-                wide = block.expand(self.vae.contract.channels, -1) if self.upmix else block
-                yield wide[None].to(self.vae.device, self.vae.dtype)
+                wide = block[None].to(self.vae.device, non_blocking=True).to(self.vae.dtype)
+                yield wide.expand(-1, self.vae.contract.channels, -1) if self.upmix else wide
 
     def source(self) -> Source:
         """See `Input`."""
         return Source(modality="audio", samples=self.samples, sample_rate=self.rate, pad=self.pad)
 
-    def close(self) -> None:
-        """See `Input`."""
+    def _release(self) -> None:
         self.reader.close()

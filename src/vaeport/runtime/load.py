@@ -6,7 +6,7 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial, reduce
 from pathlib import Path
 from typing import Literal
@@ -41,6 +41,8 @@ def load(
     latents: Literal["raw", "normalized"] = "raw",
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
+    encoder_dtype: torch.dtype | str | None = None,
+    decoder_dtype: torch.dtype | str | None = None,
     tiling: str | None = None,
 ) -> VAE:
     """A VAE in evaluation mode, without gradients.
@@ -54,12 +56,15 @@ def load(
                     a half that is False is never read, and the file may lack it
     latents         "normalized": `encode` gives and `decode` takes latents as the diffusion model sees them
     dtype           type to convert to; None keeps the stored one, and of several takes one that holds them all
+    encoder_dtype, decoder_dtype
+                    the same for one half, such as an encoder in float32 beside a decoder in bfloat16; None: `dtype`
     tiling          "official", "diffusers", ...: run tile by tile as that code does, which is approximate; None: exact
 
     Raises ConfigError, CheckpointError (with KeyMismatchError, CorruptFileError, UnsafePickleError), BlockedError, or
     InputError for a path that leads out of its folder.
     """
-    wanted, device = dtype_of(dtype), device_of(device)
+    wanted, *own = (dtype_of(given) for given in (dtype, encoder_dtype, decoder_dtype))
+    device = device_of(device)
     halves = tuple(half for half, kept in zip(HALVES, (load_encoder, load_decoder), strict=True) if kept)
     path = resolve(path_or_hub_id, subfolder=subfolder, revision=revision, variant=variant, filename=filename)
     with open_checkpoint(path, variant=variant) as checkpoint:
@@ -68,7 +73,9 @@ def load(
             load_encoder=load_encoder,
             load_decoder=load_decoder,
             latents=latents,
-            dtype=None if wanted is None else str(wanted).removeprefix("torch."),
+            dtype=_name(wanted),
+            encoder_dtype=_name(own[0]),
+            decoder_dtype=_name(own[1]),
             pretrained_path=str(path_or_hub_id),
             subfolder=subfolder,
             revision=revision,
@@ -77,7 +84,8 @@ def load(
         )
         if tiling is not None:
             tiling_policy(found.registration.name, found.arch, tiling)  # refused before anything is read
-        vae = _built(checkpoint, found, config, device, wanted)
+        dtypes = {half: one or wanted for half, one in zip(HALVES, own, strict=True) if half in halves}
+        vae = _built(checkpoint, found, config, device, dtypes)
         return vae if tiling is None else tiled(vae)
 
 
@@ -86,18 +94,23 @@ def load_as(registration: Registration, arch: VAEArchConfig, path: str | Path, *
     with open_checkpoint(Path(path)) as checkpoint:
         found = fit(checkpoint, registration, arch)
         config = registration.model.config_class(pretrained_path=str(path))
-        return _built(checkpoint, found, config, device_of(device), None)
+        return _built(checkpoint, found, config, device_of(device), dict.fromkeys(HALVES))
 
 
 def _built(
-    checkpoint: Checkpoint, found: Candidate, config: VAEConfig, device: torch.device, dtype: torch.dtype | None
+    checkpoint: Checkpoint,
+    found: Candidate,
+    config: VAEConfig,
+    device: torch.device,
+    dtypes: Mapping[str, torch.dtype | None],
 ) -> VAE:
     with torch.device("meta"):
         vae = found.registration.model(found.arch, config)
     kept = vae.state_dict().keys()
     steps = [step for step in found.plan.steps if step.native in kept]
     stored = _stored_dtype(checkpoint, steps)
-    vae.load_state_dict(dict(_weights(checkpoint, steps, device, dtype or stored)), strict=True, assign=True)
+    weights = _weights(checkpoint, steps, device, {half: dtype or stored for half, dtype in dtypes.items()})
+    vae.load_state_dict(dict(weights), strict=True, assign=True)
     return vae.eval().requires_grad_(False)
 
 
@@ -122,6 +135,10 @@ def dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype is not None and found not in _DTYPES:
         raise ConfigError("a VAE does not run in this type", expected=", ".join(map(str, _DTYPES)), found=dtype)
     return found
+
+
+def _name(dtype: torch.dtype | None) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def device_of(device: str | torch.device) -> torch.device:
@@ -155,12 +172,16 @@ def _stored_dtype(checkpoint: Checkpoint, steps: Sequence[Step]) -> torch.dtype:
 
 
 def _weights(
-    checkpoint: Checkpoint, steps: Sequence[Step], device: torch.device, dtype: torch.dtype
+    checkpoint: Checkpoint, steps: Sequence[Step], device: torch.device, dtypes: Mapping[str, torch.dtype]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Native keys and weights, one after the other; mapped from the file where nothing has to change."""
-    read = partial(_finite, checkpoint, dtype)
+    """Native keys and weights, one after the other; mapped from the file where nothing has to change.
+
+    What belongs to neither half, the statistics of latents, gets a type that holds what both would get.
+    """
+    shared = reduce(torch.promote_types, dtypes.values())
     for step in steps:
-        yield step.native, step.read(read).to(device, dtype)
+        dtype = dtypes.get(step.native.partition(".")[0], shared)
+        yield step.native, step.read(partial(_finite, checkpoint, dtype)).to(device, dtype)
 
 
 def _finite(checkpoint: Checkpoint, dtype: torch.dtype, key: str) -> Tensor:

@@ -53,7 +53,7 @@ class Planner:
     ) -> None:
         require_shape(vae, half, shape)
         self.vae, self.half, self.shape = vae, half, tuple(shape)
-        self.device, self.dtype = vae.device, vae.dtype
+        self.device, self.dtype = vae.device, vae.half_dtype(half)
         self._costs: dict[tuple[Pass, ...], Cost] = {}
         self.profile = profile or profile_of(self.device, self.dtype)
         self.out_given, self.may_cut = out_given, may_cut

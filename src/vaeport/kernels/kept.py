@@ -1,0 +1,45 @@
+"""What is made of a weight once and kept, and when arithmetic that writes in place may stand in for a layer's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class Kept:
+    """`of(weight)` is `make(weight)`, made anew after a load, a move, a change of type, or a change in place.
+
+    make    [O, C, *kernel] -> tensors that a kernel multiplies with instead
+
+    It remembers which memory it has read, and keeps that from being used again for other weights in the meantime.
+    """
+
+    def __init__(self, make: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+        self.make = make
+        self._read: Tensor | None = None
+        self._version = 0
+        self._made: tuple[Tensor, ...] = ()
+
+    def of(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """What `make` gives, without gradients; of a weight made in inference mode, which tells no changes, each time."""
+        if weight.is_inference():
+            return self.make(weight)
+        read = self._read
+        same = read is not None and self._version == weight._version and read.data_ptr() == weight.data_ptr()
+        if not same or read is None or (read.dtype, read.device) != (weight.dtype, weight.device):
+            with torch.no_grad():
+                self._made = self.make(weight)
+            self._read, self._version = weight.detach(), weight._version
+        return self._made
+
+
+def served(x: Tensor, *weights: Tensor | None) -> bool:
+    """Whether sums may be taken in another order and in place: float32 or float64, and nobody asks for gradients.
+
+    In 16-bit types sums and differences of inputs or weights would be rounded, which the layer's own formula does not.
+    """
+    if x.dtype not in (torch.float32, torch.float64):
+        return False
+    return not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *weights)))
