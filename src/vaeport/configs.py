@@ -157,6 +157,8 @@ class VAEConfig:
                                     with none set, space and time
     dtype                           "float32", "bfloat16", ...; None keeps the checkpoint's
     encoder_dtype, decoder_dtype    of one half; None: `dtype`
+    precision                       "high": faster kernels that sum in another order, rounding no more often; "exact":
+                                    the layers as they are written
     pretrained_path, subfolder, revision, variant
                                     where the weights came from
     """
@@ -173,6 +175,7 @@ class VAEConfig:
     dtype: str | None = None
     encoder_dtype: str | None = None
     decoder_dtype: str | None = None
+    precision: Literal["exact", "high"] = "high"
     pretrained_path: str | None = None
     subfolder: str | None = None
     revision: str | None = None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vaeport.configs import AxisRule, LatentContract, VAEArchConfig, VAEConfig
 from vaeport.errors import InputError
+from vaeport.kernels.running import running
 from vaeport.layers import (
     SAMPLES,
     TIME,
@@ -27,6 +28,7 @@ from vaeport.layers import (
     standard_normal,
     stream,
 )
+from vaeport.runtime.backends import checked_backend
 
 if TYPE_CHECKING:
     from vaeport.runtime.plan import Plan
@@ -106,7 +108,7 @@ class VAE(nn.Module):
         InputError for a wrong rank, channel count, dtype, an axis too short for one latent, or a length that breaks a
         rule which does not crop.
         """
-        encoder = self._half("encoder")
+        encoder = self._running("encoder")
         least = [(a.name, a.least) for a in self.contract.axes]
         self._check(x, self.contract.channels, least, self.half_dtype("encoder"))
         self._require_legal(self.contract.axes, x.shape[2:])
@@ -154,7 +156,7 @@ class VAE(nn.Module):
 
     def decoder_at(self, timestep: float | Tensor | None = None, generator: torch.Generator | None = None) -> Layer:
         """The decoder under these conditions, as a layer that runs whole or in a stream; see `decode`."""
-        decoder, default = self._half("decoder"), self.contract.decode_timestep
+        decoder, default = self._running("decoder"), self.contract.decode_timestep
         if default is None and timestep is not None:
             raise InputError(f"{type(self).__name__}'s decoder knows no timestep", found=timestep, fix="leave it out")
         at = default if timestep is None else timestep
@@ -174,7 +176,7 @@ class VAE(nn.Module):
         InputError as for `encode`, and for pieces that do not fit together.
         """
         minimum = [(a.name, a.least) for a in self.contract.axes]
-        encoder, dtype = self._half("encoder"), self.half_dtype("encoder")
+        encoder, dtype = self._running("encoder"), self.half_dtype("encoder")
         checked = self._checked(pieces, self.contract.channels, minimum, self.contract.axes, dtype)
         return map(self._posterior, stream(encoder, checked, self._stream_axis()))
 
@@ -299,6 +301,13 @@ class VAE(nn.Module):
             raise InputError(f"this VAE was loaded without its {name}", fix=f"load it with load_{name}=True")
         assert isinstance(half, Layer)
         return half
+
+    def _running(self, name: Literal["encoder", "decoder"]) -> Layer:
+        """A half as it runs where it is, at the config's precision."""
+        half = self._half(name)
+        first = next(half.parameters())
+        checked_backend(first.device, first.dtype)
+        return running(half, first.device, first.dtype, self.config.precision)
 
     def _stream_axis(self) -> int:
         if self.contract.modality == "image":

@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+LEAST = 2**15
+"""elements of an input from which on it is worth while; oneDNN, quick and accurate, serves none below 20480"""
+
 
 class Kept:
     """`of(weight)` is `make(weight)`, made anew after a load, a move, a change of type, or a change in place.
@@ -23,7 +26,7 @@ class Kept:
         self._made: tuple[Tensor, ...] = ()
 
     def of(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """What `make` gives, without gradients; of a weight made in inference mode, which tells no changes, each time."""
+        """What `make` gives, without gradients; of a weight of inference mode, which tells no changes, each time."""
         if weight.is_inference():
             return self.make(weight)
         read = self._read
@@ -33,6 +36,11 @@ class Kept:
                 self._made = self.make(weight)
             self._read, self._version = weight.detach(), weight._version
         return self._made
+
+
+def worthwhile(elements: int) -> bool:
+    """Whether a convolution of so many numbers is large enough to be taken apart."""
+    return elements >= LEAST
 
 
 def served(x: Tensor, *weights: Tensor | None) -> bool:

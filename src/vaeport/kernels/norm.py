@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaeport.kernels.kept import Kept
-from vaeport.kernels.ops import OPS
+from vaeport.kernels.ops import OPS, merged
 from vaeport.layers.layer import Barrier, Chunk, Interval, Layer, Settled, State
 from vaeport.layers.norm import ChannelRMSNorm, GroupNorm, PixelNorm
 from vaeport.layers.pad import Pad
@@ -79,13 +79,13 @@ class FastGroupNorm(Barrier):
         return OPS.affine(notes, self.norm.weight, self.norm.bias, self.norm.eps)
 
     def note(self, x: Tensor) -> Tensor:
-        """Count, mean and sum of squared deviations of parts of x: [B, parts, groups, 3]."""
-        y: Tensor = OPS.moments(x, self.norm.groups)
-        return y
+        """Count, mean and sum of squared deviations of each sample's groups: [B, groups, 3] in float64."""
+        return merged(OPS.moments(x, self.norm.groups))
 
     def settled(self, notes: Sequence[Tensor], axis: int) -> Settled:
         """With the statistics of all pieces."""
-        slope, offset = self._affine(torch.cat(tuple(notes), 1))
+        wide = torch.promote_types(self.norm.weight.dtype, torch.float32)
+        slope, offset = self._affine(torch.stack(tuple(notes), 1).to(wide))
         return SettledScale(slope, offset, self.silu, axis)
 
 

@@ -23,7 +23,7 @@ Definition = Callable[..., Any]
 
 
 def operator(schema: str, shapes: Definition) -> Callable[[Definition], Definition]:
-    """Registers a definition; `shapes` gives its outputs without computing them."""
+    """Registers a definition, which gradients go through; `shapes` gives its outputs without computing them."""
     name = schema.partition("(")[0]
 
     def register(definition: Definition) -> Definition:
@@ -32,9 +32,16 @@ def operator(schema: str, shapes: Definition) -> Callable[[Definition], Definiti
 
             return bodies.BODIES[name](*args)
 
+        def with_gradients(*args: Any) -> Any:
+            if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+                return definition(*args)
+            with torch._C._AutoDispatchBelowAutograd():
+                return getattr(OPS, name)(*args)
+
         _LIBRARY.define(schema)
         _LIBRARY.impl(name, definition, "CPU")
         _LIBRARY.impl(name, on_gpu, "CUDA")
+        _LIBRARY.impl(name, with_gradients, "Autograd")
         torch.library.register_fake(f"vaeport::{name}", shapes, lib=_LIBRARY)
         return definition
 

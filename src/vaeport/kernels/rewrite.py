@@ -7,19 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from typing import Literal
 
 from torch import Tensor
 
 from vaeport.kernels.attention import fast_attention
 from vaeport.kernels.conv import FastConv, RepeatingConv, UpsampledConv
+from vaeport.kernels.cpu import CausalConv, SummedRMSNorm
+from vaeport.kernels.folded_upsample import FoldedUpsample
 from vaeport.kernels.moved import FastEdges, ShuffledChannels, UnshuffledChannels
 from vaeport.kernels.norm import FastGroupNorm, FastNorm
+from vaeport.kernels.single_frame import SingleFrame
+from vaeport.kernels.winograd import MinimalConv
 from vaeport.layers import (
     Chain,
     ChannelRMSNorm,
     Conv,
     GroupNorm,
     Layer,
+    NearestUpsample,
     Pad,
     PixelNorm,
     SelfAttention,
@@ -36,34 +42,39 @@ class NormThenEdges(Chain):
     """A group norm, and the edges that a convolution behind it sees, in one pass where nothing cuts between them."""
 
     opens = False
-    norm: FastGroupNorm
-    edges: Pad
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, *axes] -> with edges."""
-        return self.norm.with_edges(x, self.edges)
+        norm, edges = self.layers
+        if isinstance(norm, FastGroupNorm) and isinstance(edges, Pad):
+            return norm.with_edges(x, edges)
+        return super().forward(x)  # of a shard
 
 
-def faster(layer: Layer) -> Layer:
-    """The copy; the layer itself where no rule fits."""
+def faster(layer: Layer, way: Literal["cpu", "hopper"]) -> Layer:
+    """The copy, for a CPU in float32 or for Hopper in a 16-bit type; the layer itself where no rule fits."""
+    return _faster(layer, _RULES[way])
+
+
+def _faster(layer: Layer, rules: Sequence[Rule]) -> Layer:
     if isinstance(layer, Chain):
-        return _chain(layer)
-    if found := _applied([layer]):
+        return _chain(layer, rules)
+    if found := _applied([layer], rules):
         (only,) = found[1] if len(found[1]) == 1 else [Chain(*found[1])]
         return only
-    children = {name: faster(child) for name, child in layer.named_children() if isinstance(child, Layer)}
+    children = {name: _faster(child, rules) for name, child in layer.named_children() if isinstance(child, Layer)}
     return _with(layer, children)
 
 
-def _chain(chain: Chain) -> Layer:
+def _chain(chain: Chain, rules: Sequence[Rule]) -> Layer:
     """Rules see the layers of inner chains as one row; what they replace leaves the first one's place."""
     row = list(_row(chain, ""))
     made: dict[str, Layer | None] = {}
     i = 0
     while i < len(row):
-        found = _applied([layer for _, layer in row[i:]])
+        found = _applied([layer for _, layer in row[i:]], rules)
         if found is None:
-            made[row[i][0]] = faster(row[i][1])
+            made[row[i][0]] = _faster(row[i][1], rules)
             i += 1
             continue
         count, new = found
@@ -74,8 +85,7 @@ def _chain(chain: Chain) -> Layer:
 
 
 def _row(chain: Chain, prefix: str) -> Iterator[tuple[str, Layer]]:
-    for name, child in chain._modules.items():
-        assert isinstance(child, Layer)
+    for name, child in _members(chain):
         if isinstance(child, Chain):
             yield from _row(child, f"{prefix}{name}.")
         else:
@@ -84,14 +94,21 @@ def _row(chain: Chain, prefix: str) -> Iterator[tuple[str, Layer]]:
 
 def _rebuilt(chain: Chain, prefix: str, made: dict[str, Layer | None]) -> Chain:
     twin = copy(chain)
-    modules: dict[str, Layer] = {}
-    for name, child in chain._modules.items():
+    twin._modules = dict(chain._modules)
+    for name, child in _members(chain):
         if isinstance(child, Chain):
-            modules[name] = _rebuilt(child, f"{prefix}{name}.", made)
+            twin._modules[name] = _rebuilt(child, f"{prefix}{name}.", made)
         elif (new := made[f"{prefix}{name}"]) is not None:
-            modules[name] = new
-    twin._modules = modules  # type: ignore[assignment]
+            twin._modules[name] = new
+        else:
+            del twin._modules[name]
     return twin
+
+
+def _members(chain: Chain) -> list[tuple[str, Layer]]:
+    """The layers of a chain by name; what else a chain may hold is none of its row."""
+    inside = {id(layer) for layer in chain.layers}
+    return [(name, child) for name, child in chain._modules.items() if isinstance(child, Layer) and id(child) in inside]
 
 
 def _with(layer: Layer, children: dict[str, Layer]) -> Layer:
@@ -102,8 +119,8 @@ def _with(layer: Layer, children: dict[str, Layer]) -> Layer:
     return twin
 
 
-def _applied(layers: Sequence[Layer]) -> Found | None:
-    return next((found for rule in _RULES if (found := rule(layers)) is not None), None)
+def _applied(layers: Sequence[Layer], rules: Sequence[Rule]) -> Found | None:
+    return next((found for rule in rules if (found := rule(layers)) is not None), None)
 
 
 def _norm(layers: Sequence[Layer]) -> Found | None:
@@ -203,4 +220,24 @@ def _attention(layers: Sequence[Layer]) -> Found | None:
     return (1, [fast_attention(attention)]) if isinstance(attention, SelfAttention) else None
 
 
-_RULES: tuple[Rule, ...] = (_norm, _upsampled, _repeated, _convolution, _moved, _attention)
+def _one(*kinds: type[CausalConv | MinimalConv | SummedRMSNorm]) -> Rule:
+    """A layer by the first of these that serves it."""
+
+    def rule(layers: Sequence[Layer]) -> Found | None:
+        kind = next((kind for kind in kinds if kind.serves(layers[0])), None)
+        return None if kind is None else (1, [kind.of(layers[0])])  # type: ignore[arg-type]
+
+    return rule
+
+
+def _folded(layers: Sequence[Layer]) -> Found | None:
+    if len(layers) < 2 or not FoldedUpsample.serves(layers[0], layers[1]):
+        return None
+    assert isinstance(layers[0], NearestUpsample) and isinstance(layers[1], Conv)
+    return 2, [FoldedUpsample.of(layers[0], layers[1])]
+
+
+_RULES: dict[str, tuple[Rule, ...]] = {
+    "hopper": (_norm, _upsampled, _repeated, _convolution, _moved, _attention),
+    "cpu": (_folded, _one(CausalConv, SingleFrame, MinimalConv, SummedRMSNorm)),
+}

@@ -53,11 +53,11 @@ def compare(vae: VAE, x: Tensor, half: Half, plan: Plan) -> Iterator[Difference]
 
     Of an encoder the moments are compared. Yields nothing for a model without published tilings.
     """
-    exact = plan.run(vae.decoder_at() if half == "decoder" else vae._half("encoder"), x)
+    exact = plan.run(vae.decoder_at() if half == "decoder" else vae._running("encoder"), x)
     for name in tiling_names(ModelRegistry.find_class(type(vae)).name, vae.arch):
         ours = tiled(vae, name)
         try:
-            y = ours._run(ours.decoder_at() if half == "decoder" else ours._half("encoder"), x, None)
+            y = ours._run(ours.decoder_at() if half == "decoder" else ours._running("encoder"), x, None)
         except InputError as error:
             yield Difference(name, refused=error.what)
             continue

@@ -43,6 +43,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     encoder_dtype: torch.dtype | str | None = None,
     decoder_dtype: torch.dtype | str | None = None,
+    precision: Literal["exact", "high"] = "high",
     tiling: str | None = None,
 ) -> VAE:
     """A VAE in evaluation mode, without gradients.
@@ -58,6 +59,7 @@ def load(
     dtype           type to convert to; None keeps the stored one, and of several takes one that holds them all
     encoder_dtype, decoder_dtype
                     the same for one half, such as an encoder in float32 beside a decoder in bfloat16; None: `dtype`
+    precision       "high": kernels that sum in another order where there are faster ones; "exact": none of them
     tiling          "official", "diffusers", ...: run tile by tile as that code does, which is approximate; None: exact
 
     Raises ConfigError, CheckpointError (with KeyMismatchError, CorruptFileError, UnsafePickleError), BlockedError, or
@@ -76,6 +78,7 @@ def load(
             dtype=_name(wanted),
             encoder_dtype=_name(own[0]),
             decoder_dtype=_name(own[1]),
+            precision=precision,
             pretrained_path=str(path_or_hub_id),
             subfolder=subfolder,
             revision=revision,

@@ -65,7 +65,7 @@ class ParallelTiledVAE:
             assert found is not None
             posterior = found
         else:
-            encoder = vae._half("encoder")
+            encoder = vae._running("encoder")
             vae._check(x, vae.contract.channels, [(a.name, a.least) for a in vae.contract.axes])
             vae._require_legal(vae.contract.axes, x.shape[2:])
             posterior = vae._posterior(self._run("encoder", encoder, x, None))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from vaeport.errors import ConfigError, InputError
+from vaeport.kernels.running import running
 from vaeport.layers.layer import HEIGHT, SAMPLES, TIME, Barrier, Layer
 from vaeport.runtime.foretold import foretold
 from vaeport.runtime.passes import Pass
@@ -59,6 +60,7 @@ class Planner:
         self.out_given, self.may_cut = out_given, may_cut
         with torch.device("meta"):
             twin = type(vae)(vae.arch).to(self.dtype).requires_grad_(False)
+            setattr(twin, half, running(getattr(twin, half), self.device, self.dtype, vae.config.precision))
             self.x = torch.empty(self.shape, dtype=self.dtype)
         layer = twin.decoder_at() if half == "decoder" else twin.encoder
         assert layer is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -108,8 +108,8 @@ def encode_sharded(
     """
     with ranks.together():
         axis, twin = _shared(vae, "encoder", x, axis, ranks, {"gather": gather})
-        assert vae.encoder is not None
-        owned = partition(vae.encoder, x.shape[axis], axis, ranks)
+        encoder = vae._running("encoder")
+        owned = partition(encoder, x.shape[axis], axis, ranks)
         start, stop = owned.stripe(x.shape[axis], ranks.rank)
         own = x.narrow(axis, start, stop - start)
         if plan is None:
@@ -117,7 +117,7 @@ def encode_sharded(
         else:
             assert twin.encoder is not None
             moments = plan.run(twin.encoder, own)
-        stripes = owned.stripes(vae.encoder.length(x.shape[axis], axis))
+        stripes = owned.stripes(encoder.length(x.shape[axis], axis))
         found = _gathered(moments, stripes, axis, gather, ranks)
         return None if found is None else vae._posterior(found)
 
@@ -161,9 +161,7 @@ def _shared(
 
 
 def _shard(vae: VAE, half: Literal["encoder", "decoder"], x: Tensor, axis: int | None, ranks: Ranks) -> tuple[int, VAE]:
-    layer = getattr(vae, half)
-    if layer is None:
-        raise InputError(f"this VAE was loaded without its {half}", fix=f"load it with load_{half}=True")
+    layer = vae._running(half)
     axes = vae.contract.axes
     if half == "encoder":
         vae._check(x, vae.contract.channels, [(a.name, a.least) for a in axes])
@@ -178,6 +176,7 @@ def _shard(vae: VAE, half: Literal["encoder", "decoder"], x: Tensor, axis: int |
     twin = copy(vae)
     twin._modules = dict(vae._modules)
     setattr(twin, half, sharded(layer, x.shape[axis], axis, ranks))
+    twin.config = replace(vae.config, precision="exact")  # its half is what runs already
     if audio:
         twin.encode_pieces = twin.decode_pieces = None  # they lie along the axis that is shared out
     return axis, twin
