@@ -159,6 +159,8 @@ class VAEConfig:
     encoder_dtype, decoder_dtype    of one half; None: `dtype`
     precision                       "high": faster kernels that sum in another order, rounding no more often; "exact":
                                     the layers as they are written
+    use_graphs                      whole images and waveforms run by CUDA graphs from the second of a shape on, which
+                                    keep the memory of that run
     pretrained_path, subfolder, revision, variant
                                     where the weights came from
     """
@@ -176,6 +178,7 @@ class VAEConfig:
     encoder_dtype: str | None = None
     decoder_dtype: str | None = None
     precision: Literal["exact", "high"] = "high"
+    use_graphs: bool = False
     pretrained_path: str | None = None
     subfolder: str | None = None
     revision: str | None = None

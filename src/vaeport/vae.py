@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vaeport.configs import AxisRule, LatentContract, VAEArchConfig, VAEConfig
 from vaeport.errors import InputError
+from vaeport.kernels.graphs import Graphs
 from vaeport.kernels.running import running
 from vaeport.layers import (
     SAMPLES,
@@ -73,6 +74,7 @@ class VAE(nn.Module):
         super().__init__()
         self.arch = arch
         self.config = config or self.config_class()
+        self._graphs = Graphs() if self.config.use_graphs else None
         self.contract = self.contract_of(arch)
         shift, scale = self.contract.shift, self.contract.scale
         if shift is None or scale is None:
@@ -316,6 +318,8 @@ class VAE(nn.Module):
 
     def _run(self, half: Layer, x: Tensor, pieces: tuple[int, int] | None) -> Tensor:
         if pieces is None:
+            if self._graphs is not None:
+                return self._graphs.run(half, x)
             y: Tensor = half(x)
             return y
         return run_in_pieces(half, x, self._stream_axis(), *pieces)

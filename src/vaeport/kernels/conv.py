@@ -129,7 +129,7 @@ class FastConv(Conv):
         given_bias = None if bias is None or not x.is_cuda else self._grouped(bias)
         y: Tensor = OPS.conv(
             x, past, volume(weight), bias, *self._packed.of(weight), given_bias, addend,
-            before, after, [*(1,) * flat, *self.stride], repeat, self.split, self.order,
+            before, after, [*(1,) * flat, *self.stride], 1, repeat, self.split, self.order,
         )  # fmt: skip
         return y.squeeze(2) if flat else y
 

@@ -20,10 +20,9 @@ _SWIZZLE = {32: 1, 64: 2, 128: 3}  # bytes of a row -> CUtensorMapSwizzle
 
 def folder() -> Path:
     """Where compiled kernels are kept between processes: $VAEPORT_CACHE or the user's cache folder."""
-    root = os.environ.get("VAEPORT_CACHE")
-    if root is None:
-        root = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "vaeport")
-    return Path(root) / "kernels"
+    if root := os.environ.get("VAEPORT_CACHE"):
+        return Path(root) / "kernels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaeport" / "kernels"
 
 
 def kernel(source: str, name: str, defines: dict[str, int], shared: int) -> ctypes.c_void_p:
@@ -128,7 +127,7 @@ def _keep(file: Path, data: bytes) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
             part.write(data)
-        os.replace(part.name, file)
+        Path(part.name).replace(file)
     except OSError:
         pass
 

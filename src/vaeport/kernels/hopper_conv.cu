@@ -4,10 +4,9 @@
 // their halo once, for CK channels, zeros outside the frame; all KH x KW taps read it there, shifted by a descriptor.
 // Frames in front of the piece lie in a tensor of their own, so a stream joins nothing. Weights are packed in the order
 // in which they are used, swizzled, so that each stage is one copy. Warps 0-7 multiply, two others bring the inputs.
-// With two blocks on a multiprocessor, one multiplies while the other writes its outputs.
 //
 // Given by the compiler: HALF (float16, else bfloat16), N, CK, KT, KH, KW, TH, TW, TPS (taps of a stage of weights), PATCHES,
-// A_STAGES, B_STAGES, CTAS (blocks on a multiprocessor); and wgmma(), written out for this N.
+// LINE, DIL, A_STAGES, B_STAGES; and wgmma(), written out for this N.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -31,12 +30,21 @@ struct Args {
     long long out_n, out_t, out_h, out_w, out_c, group_t, group_h, group_w;
 };
 
-// one block hands registers to the warps that multiply; for two there are enough without
-#define THREADS (CTAS == 1 ? 384 : 320)
 #define ROW (CK * 2)
+#if LINE
+#define TILE_H 1
+#define TILE_W (128 * PATCHES)
+#define GROUP_ROWS (64 * PATCHES)
+#define PATCH_ROWS 64
+#define STEP_ROWS 8
+#else
 #define TILE_H 16
 #define TILE_W (8 * PATCHES)
-#define PITCH (TILE_W + KW - 1)
+#define GROUP_ROWS (8 * PITCH)
+#define PATCH_ROWS 8
+#define STEP_ROWS PITCH
+#endif
+#define PITCH (TILE_W + (KW - 1) * DIL)
 #define A_BYTES ((TILE_H + KH - 1) * PITCH * ROW)
 #define A_STAGE ((A_BYTES + 1023) / 1024 * 1024)
 #define TAPS (KH * KW)
@@ -147,7 +155,7 @@ __device__ __forceinline__ void fetch_ahead(const Args& args, const Tile& tile) 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, CTAS) conv(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(384, 1) conv(const __grid_constant__ Args args) {
     extern __shared__ char raw[];
     char* shared = (char*)(((u64)raw + 1023) & ~1023ull);
     const u32 a0 = shared_address(shared), b0 = a0 + A_STAGES * A_STAGE, bars = b0 + B_STAGES * B_STAGE;
@@ -162,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) conv(const __grid_co
     __syncthreads();
 
     if (warp >= 8) {
-        if (CTAS == 1) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         if (warp == 8 && lane == 0) {
             u32 stage = 0, phase = 0;
             for (int i = blockIdx.x; i < args.tiles; i += gridDim.x) {
@@ -205,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) conv(const __grid_co
         return;
     }
 
-    if (CTAS == 1) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     const int group = warp / 4, quad = lane % 4;
     u32 a_stage = 0, a_phase = 0, b_stage = 0, b_phase = 0;
     for (int i = blockIdx.x; i < args.tiles; i += gridDim.x) {
@@ -218,7 +226,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) conv(const __grid_co
             if (!frame_under(args, tile.t, kt, frame)) continue;
             for (int chunk = 0; chunk < args.chunks; chunk++) {
                 barrier_wait(a_full + 8 * a_stage, a_phase);
-                const u32 a = a0 + a_stage * A_STAGE + group * 8 * PITCH * ROW;
+                const u32 a = a0 + a_stage * A_STAGE + group * GROUP_ROWS * ROW;
 #pragma unroll
                 for (int g = 0; g < GROUPS; g++) {
                     barrier_wait(b_full + 8 * b_stage, b_phase);
@@ -235,7 +243,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) conv(const __grid_co
                         for (int k = 0; k < CK / 16; k++) {
 #pragma unroll
                             for (int p = 0; p < PATCHES; p++)
-                                wgmma(sum[p], descriptor(a + (kh * PITCH + p * 8 + kw) * ROW + k * 32, PITCH * ROW),
+                                wgmma(sum[p], descriptor(a + (kh * PITCH + p * PATCH_ROWS + kw * DIL) * ROW + k * 32, STEP_ROWS * ROW),
                                       descriptor(b + s * B_TAP + k * 32, 8 * ROW), started);
                             started = 1;
                         }
@@ -272,7 +280,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) conv(const __grid_co
         for (int p = 0; p < PATCHES; p++) {
 #pragma unroll
             for (int half = 0; half < 2; half++) {
+#if LINE
+                const int h = tile.h, w = tile.w + group * GROUP_ROWS + p * 64 + warp % 4 * 16 + half * 8 + lane / 4;
+#else
                 const int h = tile.h + group * 8 + warp % 4 * 2 + half, w = tile.w + p * 8 + lane / 4;
+#endif
                 const bool inside = h < args.height && w < args.width;
                 const long long at = origin + h * args.out_h + w * args.out_w;
 #if N % 32

@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ SOURCE = Path(__file__).with_name("hopper_conv.cu")
 FEW = 136
 """output channels that are written one by one, as media and latents lie"""
 _SHARED = 227 * 1024 - 2048
+LINE, _LONG = 0, 64
+"""in place of patches: positions of one row; and how many are worth a line"""
 _RATE = {
     (192, 1): 1.0,
     (192, 2): 0.95,
@@ -32,6 +35,9 @@ _RATE = {
     (96, 2): 0.95,
     (64, 2): 0.8,
     (32, 2): 0.6,
+    (256, LINE): 1.0,
+    (128, LINE): 0.8,
+    (64, LINE): 0.6,
 }
 """(channels, patches) of a block -> how fast a busy processor is with it, measured on an H200 (bench/kernels.py)"""
 _STAGES = ((3, 6), (3, 4), (2, 6), (2, 4), (2, 3), (2, 2))
@@ -53,12 +59,8 @@ class Variant:
     patches: int
     a_stages: int
     b_stages: int
-    ctas: int = 1
-
-    @property
-    def threads(self) -> int:
-        """Of a block."""
-        return 384 if self.ctas == 1 else 320
+    line: int
+    dil: int
 
     @property
     def shared(self) -> int:
@@ -67,7 +69,8 @@ class Variant:
 
     @property
     def _a_stage(self) -> int:
-        rows = (16 + self.kh - 1) * (8 * self.patches + self.kw - 1)
+        _, columns, rows = self.box
+        rows *= columns
         return -(-rows * self.ck * 2 // 1024) * 1024
 
     @property
@@ -77,34 +80,51 @@ class Variant:
     @property
     def box(self) -> tuple[int, int, int]:
         """Channels, columns and rows that one copy brings."""
-        return self.ck, 8 * self.patches + self.kw - 1, 16 + self.kh - 1
+        height, width = self.tile
+        return self.ck, width + (self.kw - 1) * self.dil, height + self.kh - 1
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Rows and columns of a block's outputs."""
+        return (1, 128 * self.patches) if self.line else (16, 8 * self.patches)
 
 
-def variant_of(half: bool, channels: int, kernel: tuple[int, ...], strided: bool, n: int, patches: int) -> Variant:
-    """The variant with blocks of n channels and as many patches, and with as many stages as fit."""
+def variant_of(
+    half: bool, ck: int, kernel: tuple[int, ...], strided: bool, dilation: int, n: int, patches: int
+) -> Variant:
+    """The variant with blocks of n channels and as many patches, and with as many stages as fit.
+
+    ck          channels of a chunk
+    kernel      of one row that is long, a line: its taps may lie `dilation` positions apart
+    """
+    line = kernel[:2] == (1, 1) and patches == LINE
     kt, kh, kw = (prod(kernel), 1, 1) if strided else kernel
     th, tw = kernel[1:] if strided else (1, 1)
-    ck = _chunk(channels)
-    tps = kh * kw if n < 32 else kw if n * ck <= 96 * 32 else 1
-    tried = (Variant(int(half), n, ck, kt, kh, kw, th, tw, tps, patches, a, b) for a, b in _STAGES)
-    return next(v for v in tried if v.shared <= _SHARED)
+    tps = kh * kw if n < 32 else kw if n * ck * kw <= 96 * 32 * 3 else 1
+    rest = (tps, 1 if line else patches)
+    for a, b in _STAGES:
+        v = Variant(int(half), n, ck, kt, kh, kw, th, tw, *rest, a, b, int(line), dilation)
+        if v.shared <= _SHARED:
+            return v
+    raise ValueError(f"no stages fit for {kernel}, {ck} channels at once")
 
 
 @lru_cache(4096)
 def choice(channels: int, groups: int, frames: int, height: int, width: int, processors: int) -> tuple[int, int]:
     """Channels and patches of a block: those that leave the fewest processors idle, of the rates measured.
 
-    channels    of a group
+    channels    of a group; frames of one row are lines
     """
-    fit = [(n, patches) for n, patches in _RATE if channels % n == 0]
+    line = height == 1 and width >= _LONG
+    fit = [pair for pair in _RATE if channels % pair[0] == 0 and (pair[1] == LINE) == line]
     if not fit:
         some = channels * groups
-        return next((n for n in (8, 16, 24, 48, FEW) if n >= some), 8), 1
+        return next((n for n in (8, 16, 24, 48, FEW) if n >= some), 8), LINE if line else 1
 
     def seconds(pair: tuple[int, int]) -> float:
         n, patches = pair
-        tiles = frames * -(-height // 16) * -(-width // (8 * patches)) * (channels // n * groups)
-        return -(-tiles // processors) * n * patches / _RATE[pair]
+        tiles = -(-width // 128) if line else -(-height // 16) * -(-width // (8 * patches))
+        return -(-frames * tiles * (channels // n * groups) // processors) * n * max(patches, 1) / _RATE[pair]
 
     return min(fit, key=seconds)
 
@@ -154,6 +174,27 @@ class _Args(ctypes.Structure):
     )
 
 
+def variant_for(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    channels: int,
+    kernel: Sequence[int],
+    out: Tensor,
+    *,
+    stride: Sequence[int] = (1, 1, 1),
+    dilation: int = 1,
+    split: Sequence[int] = (1, 1, 1),
+    **others: Any,
+) -> Variant:
+    """The best by what was measured, of the arguments of `run`."""
+    frames, height, width = (n // s for n, s in zip(out.shape[2:], split, strict=True))
+    pair = choice(out.shape[1], prod(split), len(out) * frames, height, width, driver.processors(x.device))
+    strided = any(s != 1 for s in stride)
+    # a convolution reads channels in eights; their chunks are the weight's
+    return variant_of(x.dtype is torch.float16, weight.shape[-1], tuple(kernel), strided, dilation, *pair)
+
+
 def run(
     x: Tensor,
     weight: Tensor,
@@ -167,8 +208,9 @@ def run(
     repeat: bool = False,
     residual: Tensor | None = None,
     stride: Sequence[int] = (1, 1, 1),
+    dilation: int = 1,
     split: Sequence[int] = (1, 1, 1),
-    variant: Variant | None = None,
+    variant: Variant,
 ) -> None:
     """Writes `out` [B, O, T', H', W'], a view of any strides; of many channels, those lie next to each other.
 
@@ -176,15 +218,13 @@ def run(
     past        frames in front of x
     repeat      frames beyond the ends are the first and the last one, not zeros
     residual    laid out as `out`
+    dilation    of a kernel of one row
     split       the channels are that many groups in time, height and width, which become positions
-    variant     None: the best by what was measured
+    variant     as `variant_for` gives it for the other arguments
     """
     batch, per_group, *axes = out.shape
     frames, height, width = (n // s for n, s in zip(axes, split, strict=True))
-    processors, groups, strided = driver.processors(x.device), prod(split), any(s != 1 for s in stride)
-    if variant is None:
-        pair = choice(per_group, groups, batch * frames, height, width, processors)
-        variant = variant_of(x.dtype is torch.float16, x.shape[1], tuple(kernel), strided, *pair)
+    processors, groups = driver.processors(x.device), prod(split)
     v = variant
     args = _Args()
     args.x = driver.tensor_map(x, v.box, tuple(stride))
@@ -198,12 +238,12 @@ def run(
     args.batch, args.frames, args.height, args.width, args.channels = batch, frames, height, width, channels
     args.chunks, args.blocks, args.rows = weight.shape[1], -(-channels // v.n), weight.shape[3]
     args.blocks_per_group, args.group_channels = max(1, args.blocks // groups), per_group
-    args.tiles_h, args.tiles_w = -(-height // 16), -(-width // (8 * v.patches))
+    args.tiles_h, args.tiles_w = (-(-n // tile) for n, tile in zip((height, width), v.tile, strict=True))
     args.tiles = batch * frames * args.tiles_h * args.tiles_w * args.blocks
     args.out_n, args.out_c, args.group_t, args.group_h, args.group_w = out.stride()
     args.out_t, args.out_h, args.out_w = (n * s for n, s in zip(out.stride()[2:], split, strict=True))
     args.groups_h, args.groups_w = split[1:]
-    driver.launch(_kernel(v), args, min(args.tiles, processors * v.ctas), v.threads, v.shared, x.device)
+    driver.launch(_kernel(v), args, min(args.tiles, processors), 384, v.shared, x.device)
 
 
 @lru_cache(512)

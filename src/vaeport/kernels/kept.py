@@ -12,30 +12,33 @@ LEAST = 2**15
 
 
 class Kept:
-    """`of(weight)` is `make(weight)`, made anew after a load, a move, a change of type, or a change in place.
+    """`of(*weights)` is `make(*weights)`, made anew after a load, a move, a change of type, or a change in place.
 
-    make    [O, C, *kernel] -> tensors that a kernel multiplies with instead
+    make    weights -> tensors that a kernel multiplies with instead
 
     It remembers which memory it has read, and keeps that from being used again for other weights in the meantime.
     """
 
-    def __init__(self, make: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+    def __init__(self, make: Callable[..., tuple[Tensor, ...]]) -> None:
         self.make = make
-        self._read: Tensor | None = None
-        self._version = 0
+        self._read: tuple[Tensor, ...] = ()
+        self._versions: tuple[int, ...] = ()
         self._made: tuple[Tensor, ...] = ()
 
-    def of(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """What `make` gives, without gradients; of a weight of inference mode, which tells no changes, each time."""
-        if weight.is_inference():
-            return self.make(weight)
-        read = self._read
-        same = read is not None and self._version == weight._version and read.data_ptr() == weight.data_ptr()
-        if not same or read is None or (read.dtype, read.device) != (weight.dtype, weight.device):
+    def of(self, *weights: Tensor) -> tuple[Tensor, ...]:
+        """What `make` gives, without gradients; of weights made in inference mode, which tell no changes, each time."""
+        if any(weight.is_inference() for weight in weights):
+            return self.make(*weights)
+        versions = tuple(weight._version for weight in weights)
+        if versions != self._versions or not all(map(_same, self._read, weights)):
             with torch.no_grad():
-                self._made = self.make(weight)
-            self._read, self._version = weight.detach(), weight._version
+                self._made = self.make(*weights)
+            self._read, self._versions = tuple(weight.detach() for weight in weights), versions
         return self._made
+
+
+def _same(read: Tensor, weight: Tensor) -> bool:
+    return read.data_ptr() == weight.data_ptr() and (read.dtype, read.device) == (weight.dtype, weight.device)
 
 
 def worthwhile(elements: int) -> bool:

@@ -16,12 +16,12 @@ _FEWEST = 16
 
 
 class FastEdges(Pad):
-    """First and last frames and the edges of frames, repeated."""
+    """First and last frames, repeated, and the edges of frames, repeated or mirrored."""
 
     @classmethod
     def of(cls, pad: Pad) -> Pad:
-        """The layer itself where it repeats no edges of videos."""
-        if type(pad) is not Pad or pad.mode != "replicate" or len(pad.pads) != 3:
+        """The layer itself where it is for images or adds zeros."""
+        if type(pad) is not Pad or pad.mode == "constant" or len(pad.pads) != 3:
             return pad
         twin = cls.__new__(cls)
         twin.__dict__.update(copy(pad).__dict__)
@@ -31,7 +31,10 @@ class FastEdges(Pad):
         amounts = [n for side in pads for n in side]
         if not any(amounts):
             return x
-        y: Tensor = OPS.repeated(x, [1, 1, 1], False, amounts)
+        if self.mode == "reflect":
+            for axis in (-2, -1):
+                self._require_a_mirror_image(x.shape[axis], max(pads[axis]))
+        y: Tensor = OPS.repeated(x, [1, 1, 1], False, amounts, self.mode)
         return y
 
 
@@ -58,7 +61,8 @@ class ShuffledChannels(Shuffle):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, C', t * T, h * H, w * W]."""
         if x.shape[1] < _FEWEST:
-            return TileChannels(self.tile)(super().forward(RepeatChannels(self.repeat)(x)))
+            few = super().forward(RepeatChannels(self.repeat).forward(x))
+            return TileChannels(self.tile).forward(few)
         y: Tensor = OPS.shuffled(x, self.factors, self.width_first, self.repeat, self.tile)
         return y
 
@@ -83,7 +87,7 @@ class UnshuffledChannels(Unshuffle):
         """[B, C, T, H, W] -> [B, C', T // t, H // h, W // w]."""
         if x.shape[1] < _FEWEST:
             y: Tensor = super().forward(x)
-            return GroupMean(self.groups)(y) if self.groups else y
+            return y if not self.groups else GroupMean(self.groups).forward(y)
         y = OPS.unshuffled(x, self.factors, self.width_first, self.groups)
         return y
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaeport.kernels.norms import dense
+from vaeport.kernels.norms import EDGES, _inside, dense
 
 _ELEMENTS = 4096
 """that a program moves"""
@@ -22,21 +22,21 @@ def _spread_kernel(
     x, y, rows, frames, height, width, out_frames, out_height, out_width, shift, top, left,
     in_channels: tl.constexpr, channels: tl.constexpr, FT: tl.constexpr, FH: tl.constexpr, FW: tl.constexpr,
     FROM_CHANNELS: tl.constexpr, WIDTH_FIRST: tl.constexpr, REPEAT: tl.constexpr, DISTINCT: tl.constexpr,
-    BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    EDGE: tl.constexpr,    BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = (row < rows)[:, None] & (channel < channels)[None, :]
-    w = tl.minimum(tl.maximum(row % out_width - left, 0), width * FW - 1)
+    w = _inside(row % out_width, left, width * FW, EDGE)
     rest = row // out_width
-    h = tl.minimum(tl.maximum(rest % out_height - top, 0), height * FH - 1)
+    h = _inside(rest % out_height, top, height * FH, EDGE)
     rest = rest // out_height
-    t = tl.minimum(tl.maximum(rest % out_frames + shift, 0), frames * FT - 1)
+    t = _inside(rest % out_frames, -shift, frames * FT, 1)
     sample = rest // out_frames
     source = ((sample * frames + t // FT) * height + h // FH) * width + w // FW
     at = source[:, None] * in_channels
     if FROM_CHANNELS:
-        if WIDTH_FIRST:
+        if WIDTH_FIRST:  # noqa: SIM108 - a constant of the compiler
             phase = (t % FT * FW + w % FW) * FH + h % FH
         else:
             phase = (t % FT * FH + h % FH) * FW + w % FW
@@ -67,15 +67,15 @@ def _spread(
 def shuffled(x: Tensor, factors: Sequence[int], width_first: bool, repeat: int, tile: int) -> Tensor:
     """As the operator."""
     distinct = x.shape[1] * repeat // prod(factors)
-    flags = 1, int(width_first), repeat, distinct
+    flags = 1, int(width_first), repeat, distinct, 1
     return _spread(x, distinct * tile, factors, 0, (), *flags, frames=x.shape[2] * factors[0])
 
 
-def repeated(x: Tensor, factors: Sequence[int], once: bool, pad: Sequence[int]) -> Tensor:
+def repeated(x: Tensor, factors: Sequence[int], once: bool, pad: Sequence[int], mode: str) -> Tensor:
     """As the operator."""
     left_out = factors[0] - 1 if once else 0
     frames = x.shape[2] * factors[0] - left_out + pad[0] + pad[1]
-    return _spread(x, x.shape[1], factors, left_out - pad[0], pad[2:], 0, 0, 1, 1, frames=frames)
+    return _spread(x, x.shape[1], factors, left_out - pad[0], pad[2:], 0, 0, 1, 1, EDGES[mode], frames=frames)
 
 
 @triton.jit

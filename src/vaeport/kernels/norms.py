@@ -17,7 +17,7 @@ _ELEMENTS, _HELD = 8192, 4096
 """that a program reads at once, and that it sums up in place"""
 _ROW, _PART = 16384, 4096
 """scores of a query that a program holds at once, and how many of more"""
-_EDGES = {"replicate": 1, "reflect": 2}
+EDGES = {"replicate": 1, "reflect": 2}
 
 
 @triton.jit
@@ -157,6 +157,33 @@ def _affine_kernel(
 
 
 @triton.jit
+def _snake_kernel(x, y, log_alpha, log_beta, rows, channels: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    known = channel < channels
+    inside = (row < rows)[:, None] & known[None, :]
+    at = row[:, None] * channels + channel[None, :]
+    alpha = tl.exp(tl.load(log_alpha + channel, mask=known, other=0.0).to(tl.float32))
+    share = 1.0 / (tl.exp(tl.load(log_beta + channel, mask=known, other=0.0).to(tl.float32)) + 1e-9)
+    v = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    wave = tl.sin(v * alpha[None, :])
+    tl.store(y + at, (v + wave * wave * share[None, :]).to(y.dtype.element_ty), mask=inside)
+
+
+def snake(x: Tensor, log_alpha: Tensor, log_beta: Tensor) -> Tensor:
+    """As the operator."""
+    x = dense(x)
+    y, _ = _edged(x, ())
+    channels = x.shape[1]
+    rows = x.numel() // channels
+    block = min(triton.next_power_of_2(channels), 256)
+    per = _ELEMENTS // 2 // block
+    grid = triton.cdiv(rows, per), triton.cdiv(channels, block)
+    _snake_kernel[grid](x, y, log_alpha, log_beta, rows, channels, block, per, num_warps=8)
+    return y
+
+
+@triton.jit
 def _weighted_kernel(scores, shares, columns, scale, BLOCK: tl.constexpr, ONE: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
@@ -208,7 +235,7 @@ def unit(
     block = min(channels & -channels, 256)  # the largest power of two that divides them
     per = max(1, _ELEMENTS // triton.next_power_of_2(channels))
     grid = (triton.cdiv(rows, per),)
-    flags = silu, gain is not None, _EDGES[mode] if any(pad) else 0
+    flags = silu, gain is not None, EDGES[mode] if any(pad) else 0
     _unit_kernel[grid](x, y, gain, rows, scale, eps, least, *edges, channels, block, per, *flags, num_warps=8)
     return y
 
@@ -222,7 +249,7 @@ def scaled(x: Tensor, slope: Tensor, offset: Tensor, silu: bool, pad: Sequence[i
     block = triton.next_power_of_2(channels)
     per = max(1, _ELEMENTS // block)
     grid = triton.cdiv(rows, per), batch
-    flags = silu, _EDGES[mode] if any(pad) else 0
+    flags = silu, EDGES[mode] if any(pad) else 0
     _scaled_kernel[grid](x, y, slope, offset, rows, source_rows, *edges, channels, block, per, *flags, num_warps=8)
     return y
 

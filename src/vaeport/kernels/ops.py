@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from vaeport.layers import ChannelsToTime, GroupMean, RepeatChannels, Shuffle, TileChannels, Unshuffle
+from vaeport.layers import GroupMean, RepeatChannels, Shuffle, TileChannels, Unshuffle
 
 _LIBRARY = torch.library.Library("vaeport", "DEF")  # lives as long as the process
 OPS: Any = torch.ops.vaeport
@@ -59,11 +59,12 @@ def _conv_shape(
     before: Sequence[int],
     after: Sequence[int],
     stride: Sequence[int],
+    dilation: int,
     repeat: bool,
     split: Sequence[int],
     order: str,
 ) -> Tensor:
-    return conv_out(x, past, weight, before, after, stride, split)
+    return conv_out(x, past, weight, before, after, stride, dilation, split)
 
 
 def conv_out(
@@ -73,11 +74,13 @@ def conv_out(
     before: Sequence[int],
     after: Sequence[int],
     stride: Sequence[int],
+    dilation: int,
     split: Sequence[int],
 ) -> Tensor:
     """An empty output, with channels last where they are many; few lie as media do."""
     sizes = (x.shape[2] + (0 if past is None else past.shape[2]), *x.shape[3:])
-    rows = zip(sizes, before, after, weight.shape[2:], stride, split, strict=True)
+    spans = (*weight.shape[2:4], (weight.shape[4] - 1) * dilation + 1)
+    rows = zip(sizes, before, after, spans, stride, split, strict=True)
     axes = [((n + a + b - k) // s + 1) * f for n, a, b, k, s, f in rows]
     channels = weight.shape[0] // prod(split)
     if channels % 32:
@@ -88,7 +91,7 @@ def conv_out(
 
 @operator(
     "conv(Tensor x, Tensor? past, Tensor weight, Tensor? bias, Tensor packed, Tensor? packed_bias, Tensor? addend, "
-    "int[] before, int[] after, int[] stride, bool repeat, int[] split, str order) -> Tensor",
+    "int[] before, int[] after, int[] stride, int dilation, bool repeat, int[] split, str order) -> Tensor",
     _conv_shape,
 )
 def conv(
@@ -102,6 +105,7 @@ def conv(
     before: Sequence[int],
     after: Sequence[int],
     stride: Sequence[int],
+    dilation: int,
     repeat: bool,
     split: Sequence[int],
     order: str,
@@ -111,6 +115,7 @@ def conv(
     past            frames in front of x
     packed, packed_bias     both as the kernel reads them, in the order of groups; empty for the definition
     before, after   zeros around time, height, width; with `repeat`, in time, the first and last frame instead
+    dilation        along the width
     split, order    factors by which channels become time, height, width: in "groups" one after the other (what
                     `ChannelsToTime` does), or as `Shuffle` has them ("shuffle", "width-first")
     """
@@ -120,11 +125,17 @@ def conv(
         joined = torch.cat((ends[0], joined, ends[1]), 2)
         before, after = (0, *before[1:]), (0, *after[1:])
     padded = F.pad(joined, [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair])
-    y = F.conv3d(padded, weight, bias, stride)
+    y = F.conv3d(padded, weight, bias, stride, 0, (1, 1, dilation))
     if prod(split) > 1:
-        factors = (split[0], split[1], split[2])
-        y = ChannelsToTime(split[0])(y) if order == "groups" else Shuffle(factors, width_first=order != "shuffle")(y)
+        y = _groups(y, split) if order == "groups" else Shuffle(tuple(split), width_first=order != "shuffle")(y)  # type: ignore[arg-type]
     return y.clone() if addend is None else addend + y
+
+
+def _groups(x: Tensor, split: Sequence[int]) -> Tensor:
+    """Groups of channels to positions, the group of the last axis the fastest."""
+    batch, channels, *axes = x.shape
+    y = x.view(batch, *split, channels // prod(split), *axes).permute(0, 4, 5, 1, 6, 2, 7, 3)
+    return y.reshape(batch, -1, *(n * f for n, f in zip(axes, split, strict=True)))
 
 
 @operator(
@@ -168,6 +179,16 @@ def unit(
     y = wide * torch.rsqrt((wide.square().sum(1, keepdim=True) * scale + eps).clamp_min(least))
     y = y if gain is None else y * gain.view(-1, *(1,) * (x.dim() - 2))
     return edged((F.silu(y) if silu else y).to(x.dtype), pad, mode)
+
+
+@operator(
+    "snake(Tensor x, Tensor log_alpha, Tensor log_beta) -> Tensor", lambda x, log_alpha, log_beta: _edged_shape(x, [])
+)
+def snake(x: Tensor, log_alpha: Tensor, log_beta: Tensor) -> Tensor:
+    """x + sin(exp(log_alpha) x)^2 / (exp(log_beta) + 1e-9), per channel of [B, C, L]."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    alpha, beta = (torch.exp(p.to(wide.dtype)).unsqueeze(-1) for p in (log_alpha, log_beta))
+    return (wide + torch.sin(alpha * wide).square() / (beta + 1e-9)).to(x.dtype)
 
 
 @operator(
@@ -216,7 +237,9 @@ def scaled(x: Tensor, slope: Tensor, offset: Tensor, silu: bool, pad: Sequence[i
     return edged((F.silu(y) if silu else y).to(x.dtype), pad, mode)
 
 
-@operator("weighted(Tensor scores, float scale, ScalarType dtype) -> Tensor", lambda scores, scale, dtype: scores.to(dtype))
+@operator(
+    "weighted(Tensor scores, float scale, ScalarType dtype) -> Tensor", lambda scores, scale, dtype: scores.to(dtype)
+)
 def weighted(scores: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     """softmax(scores * scale) over the last axis, in `dtype`."""
     return torch.softmax(scores * scale, -1).to(dtype)
@@ -261,13 +284,14 @@ def shuffled(x: Tensor, factors: Sequence[int], width_first: bool, repeat: int, 
 def unshuffled(x: Tensor, factors: Sequence[int], width_first: bool, groups: int) -> Tensor:
     """`Unshuffle`, and if there are groups, `GroupMean`."""
     t, h, w = factors
-    y = Unshuffle((t, h, w), width_first=width_first)(x)
-    return (GroupMean(groups)(y) if groups else y).clone()
+    y: Tensor = Unshuffle((t, h, w), width_first=width_first)(x)
+    y = GroupMean(groups)(y) if groups else y
+    return y.clone()
 
 
 @operator(
-    "repeated(Tensor x, int[] factors, bool once, int[] pad) -> Tensor",
-    lambda x, factors, once, pad: x.new_empty(
+    "repeated(Tensor x, int[] factors, bool once, int[] pad, str mode) -> Tensor",
+    lambda x, factors, once, pad, mode: x.new_empty(
         len(x),
         x.shape[2] * factors[0] - (factors[0] - 1 if once else 0) + sum(pad[:2]),
         x.shape[3] * factors[1] + sum(pad[2:4]),
@@ -275,16 +299,18 @@ def unshuffled(x: Tensor, factors: Sequence[int], width_first: bool, groups: int
         x.shape[1],
     ).movedim(-1, 1),
 )
-def repeated(x: Tensor, factors: Sequence[int], once: bool, pad: Sequence[int]) -> Tensor:
+def repeated(x: Tensor, factors: Sequence[int], once: bool, pad: Sequence[int], mode: str) -> Tensor:
     """Each position of [B, C, T, H, W] as many times as the factors say, then its edges (front, back, top, ..., right).
 
     once    frame 0 is not repeated in time; nothing is in front of it then
+    mode    of the edges of frames: "replicate" or "reflect"; time is replicated
     """
     y = x
     for axis, factor in zip((2, 3, 4), factors, strict=True):
         y = y.repeat_interleave(factor, axis)
     y = y[:, :, factors[0] - 1 if once else 0 :].clone()
-    return F.pad(y, (*pad[4:], *pad[2:4], *pad[:2]), mode="replicate")
+    y = F.pad(y, (0, 0, 0, 0, *pad[:2]), mode="replicate")
+    return F.pad(y, (*pad[4:], *pad[2:4], 0, 0), mode=mode)
 
 
 @register_flop_formula(torch.ops.vaeport.conv, get_raw=True)

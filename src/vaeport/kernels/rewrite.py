@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from vaeport.kernels.folded_upsample import FoldedUpsample
 from vaeport.kernels.moved import FastEdges, ShuffledChannels, UnshuffledChannels
 from vaeport.kernels.norm import FastGroupNorm, FastNorm
 from vaeport.kernels.single_frame import SingleFrame
+from vaeport.kernels.waveform import FastSnake, FastWaveConv, FastWaveUp
 from vaeport.kernels.winograd import MinimalConv
 from vaeport.layers import (
     Chain,
@@ -30,6 +31,7 @@ from vaeport.layers import (
     PixelNorm,
     SelfAttention,
     SiLU,
+    Snake,
 )
 
 Found = tuple[int, list[Layer]]
@@ -220,24 +222,29 @@ def _attention(layers: Sequence[Layer]) -> Found | None:
     return (1, [fast_attention(attention)]) if isinstance(attention, SelfAttention) else None
 
 
-def _one(*kinds: type[CausalConv | MinimalConv | SummedRMSNorm]) -> Rule:
-    """A layer by the first of these that serves it."""
+def _one(*kinds: Any) -> Rule:
+    """A layer by the first of these classes that serves it."""
 
     def rule(layers: Sequence[Layer]) -> Found | None:
         kind = next((kind for kind in kinds if kind.serves(layers[0])), None)
-        return None if kind is None else (1, [kind.of(layers[0])])  # type: ignore[arg-type]
+        return None if kind is None else (1, [kind.of(layers[0])])
 
     return rule
+
+
+def _snake(layers: Sequence[Layer]) -> Found | None:
+    return (1, [FastSnake.of(layers[0])]) if type(layers[0]) is Snake else None
 
 
 def _folded(layers: Sequence[Layer]) -> Found | None:
     if len(layers) < 2 or not FoldedUpsample.serves(layers[0], layers[1]):
         return None
-    assert isinstance(layers[0], NearestUpsample) and isinstance(layers[1], Conv)
+    assert isinstance(layers[0], NearestUpsample)
+    assert isinstance(layers[1], Conv)
     return 2, [FoldedUpsample.of(layers[0], layers[1])]
 
 
 _RULES: dict[str, tuple[Rule, ...]] = {
-    "hopper": (_norm, _upsampled, _repeated, _convolution, _moved, _attention),
+    "hopper": (_norm, _upsampled, _repeated, _convolution, _moved, _attention, _snake, _one(FastWaveConv, FastWaveUp)),
     "cpu": (_folded, _one(CausalConv, SingleFrame, MinimalConv, SummedRMSNorm)),
 }

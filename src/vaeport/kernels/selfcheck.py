@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vaeport.kernels import hopper_conv, ops
 from vaeport.kernels.conv import FastConv, UpsampledConv, folded, volume
-from vaeport.layers import Chain, Conv, NearestUpsample, Pad, Shuffle, SplitFirst
+from vaeport.kernels.waveform import FastWaveConv, FastWaveUp
+from vaeport.layers import Conv, NearestUpsample, Pad, Shuffle, SplitFirst, WeightNormConvTranspose1d
 
 LARGEST = {torch.bfloat16: 4e-3, torch.float16: 5e-4, torch.float32: 2e-6, torch.float64: 1e-12}
 """relative error that rounding explains: a result of the type, and sums in float32"""
@@ -39,6 +40,44 @@ def _wide(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+def variant_error(v: hopper_conv.Variant) -> float:
+    """That of a convolution as the variant is compiled for it, on a small input."""
+    dtype = torch.float16 if v.half else torch.bfloat16
+    strided = v.th * v.tw > 1 or v.kt > 3
+    kernel = (v.kt // (v.th * v.tw), v.kh * v.th, v.kw * v.tw)
+    stride = (1, 1, 1) if not strided else (2, 2, 2) if v.kt > 9 else (1, 2, 2)
+    channels, out = 2 * v.ck if v.ck == 64 else 3 * v.ck, v.n if v.n % 32 == 0 else v.n - 1
+    rng = torch.Generator().manual_seed(v.n)
+    shape = (1, channels, 1, 1, 200) if v.line else (1, channels, 3, 17, 19)
+    x, weight = (
+        torch.randn(size, generator=rng).to("cuda", dtype).movedim(1, -1).contiguous().movedim(-1, 1)
+        for size in (shape, (out, channels, *kernel))
+    )
+    before = [kernel[0] - 1, kernel[1] // 2, kernel[2] // 2 * v.dil]
+    given = (
+        x,
+        None,
+        weight,
+        None,
+        None,
+        None,
+        None,
+        before,
+        [0, *before[1:]],
+        stride,
+        v.dil,
+        False,
+        [1, 1, 1],
+        "groups",
+    )
+    y = ops.conv_out(x, None, weight, before, [0, *before[1:]], stride, v.dil, [1, 1, 1])
+    packed = hopper_conv.packed(weight, strided)
+    hopper_conv.run(x, packed, None, out, kernel, y, pad=before, stride=stride, dilation=v.dil, variant=v)
+    wanted = ops.conv(*(_wide(a) for a in given))
+    off = ((y.double() - wanted).norm() / wanted.norm()).item()
+    return off if off == off else float("inf")
+
+
 def cases(dtype: torch.dtype, device: str, seed: int) -> Iterator[Case]:
     """Of every operator, in all that it is used for."""
     rng = torch.Generator().manual_seed(seed)
@@ -47,16 +86,21 @@ def cases(dtype: torch.dtype, device: str, seed: int) -> Iterator[Case]:
         x = torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype).to(device)
         return x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x
 
-    def layer(conv: Conv) -> Conv:
+    def layer(conv: Any) -> Any:
+        fan = next(iter(conv.parameters()))[0].numel()
         for parameter in conv.parameters():
-            parameter.data = torch.randn(parameter.shape, generator=rng, dtype=torch.float64) * conv.weight[0].numel() ** -0.5
+            parameter.data = torch.randn(parameter.shape, generator=rng, dtype=torch.float64) * fan**-0.5
         return conv.to(device, dtype).requires_grad_(False)
 
     yield from _convolutions(normal, layer)
     gain = torch.randn(96, generator=rng).to(device)
     for edges in ([], [1, 1, 1, 1], [0, 2, 1, 0]):
         for mode in ("replicate", "reflect"):
-            yield "unit", f"gain, edges {edges} {mode}", (normal(2, 96, 3, 7, 5), gain, 1.0, 0.0, 1e-24, True, edges, mode)
+            yield (
+                "unit",
+                f"gain, edges {edges} {mode}",
+                (normal(2, 96, 3, 7, 5), gain, 1.0, 0.0, 1e-24, True, edges, mode),
+            )
             slope, offset = (torch.randn(2, 64, generator=rng).to(device) for _ in range(2))
             yield "scaled", f"edges {edges} {mode}", (normal(2, 64, 3, 7, 5), slope, offset, True, edges, mode)
     yield "unit", "pixel norm", (normal(1, 160, 9, 11), None, 1 / 160, 1e-8, 0.0, False, [], "replicate")
@@ -71,23 +115,31 @@ def cases(dtype: torch.dtype, device: str, seed: int) -> Iterator[Case]:
             yield "unshuffled", f"{factors}, {groups}", (y, factors, first, groups)
     pads = ([0, 0, 1, 1, 1, 1], [2, 1, 1, 0, 2, 1], [0] * 6)
     for factors, once, pad in zip(((2, 2, 2), (1, 1, 1), (1, 2, 2)), (True, False, False), pads, strict=True):
-        yield "repeated", f"{factors}, {pad}", (normal(2, 48, 3, 4, 5), factors, once, pad)
+        for mode in ("replicate", "reflect"):
+            yield "repeated", f"{factors}, {pad}, {mode}", (normal(2, 48, 3, 4, 5), factors, once, pad, mode)
+    yield from _waveforms(normal, layer)
+    log_alpha, log_beta = (torch.randn(96, generator=rng).to(device) for _ in range(2))
+    yield "snake", "", (normal(2, 96, 50), log_alpha, log_beta)
     for columns in (37, 20000):
         scores = 9 * torch.randn(6, columns, generator=rng, dtype=torch.promote_types(dtype, torch.float32)).to(device)
         yield "weighted", f"{columns} columns", (scores, 0.3, dtype)
 
 
 def _convolutions(normal: Any, layer: Any) -> Iterator[Case]:
-    def given(conv: FastConv, x: Tensor, past: Tensor | None, addend: bool, repeat: bool, **pads: Any) -> tuple[Any, ...]:
+    def given(
+        conv: FastConv, x: Tensor, past: Tensor | None, addend: bool, repeat: bool, **pads: Any
+    ) -> tuple[Any, ...]:
         before, after = pads["before"], pads["after"]
         bias = conv.bias if conv.bias is None or not x.is_cuda else conv._grouped(conv.bias)
-        out = ops.conv_out(x, past, volume(conv.weight), before, after, pads["stride"], conv.split)
+        out = ops.conv_out(x, past, volume(conv.weight), before, after, pads["stride"], 1, conv.split)
         more = normal(*out.shape, last=out.shape[1] % 32 == 0) if addend else None
         packed = conv._packed.of(conv.weight)
-        tail = (more, before, after, pads["stride"], repeat, conv.split, conv.order)
+        tail = (more, before, after, pads["stride"], 1, repeat, conv.split, conv.order)
         return (x, past, volume(conv.weight), conv.bias, *packed, bias, *tail)
 
-    def plain(c: int, o: int, kernel: tuple[int, int, int], past: int, addend: bool, stride: tuple[int, ...] = (1, 1, 1)):  # type: ignore[no-untyped-def]
+    def plain(
+        c: int, o: int, kernel: tuple[int, int, int], past: int, addend: bool, stride: tuple[int, ...] = (1, 1, 1)
+    ) -> tuple[Any, ...]:
         conv = FastConv.of(layer(Conv(c, o, kernel, stride=stride)))
         before = [kernel[0] - 1 - past, kernel[1] // 2, kernel[2] // 2]
         frames = normal(2, c, past, 19, 21) if past else None
@@ -118,7 +170,29 @@ def _convolutions(normal: Any, layer: Any) -> Iterator[Case]:
         shape = ops.upsampled_shape(x, volume(conv.weight), up.frames)
         addend = normal(shape[0], shape[4], *shape[1:4])
         packed = folded(volume(conv.weight), up.frames)
-        yield "upsampled_conv", f"{conv.kernel}, {up.frames}", (x, volume(conv.weight), conv.bias, packed, addend, up.frames)
+        yield (
+            "upsampled_conv",
+            f"{conv.kernel}, {up.frames}",
+            (x, volume(conv.weight), conv.bias, packed, addend, up.frames),
+        )
+
+
+def _waveforms(normal: Any, layer: Any) -> Iterator[Case]:
+    for c, o, kernel, dilation in ((128, 128, 7, 9), (64, 256, 7, 1), (128, 2, 7, 3), (256, 64, 1, 1), (2, 128, 7, 1)):
+        conv = FastWaveConv.of(layer(Conv(c, o, (kernel,), dilation=dilation)))
+        weight, packed = conv._weights()
+        side = [0, 0, (kernel - 1) * dilation // 2]
+        addend = normal(2, o, 1, 1, 300) if o % 32 == 0 else None
+        rest = (addend, side, side, [1, 1, 1], dilation, False, [1, 1, 1], "groups")
+        x = normal(2, c, 1, 1, 300)
+        yield "conv", f"line {c} to {o}, {kernel} taps {dilation} apart", (
+            *(x, None, weight[:, :, None, None], conv.bias, packed, conv.bias), *rest
+        )  # fmt: skip
+    up = FastWaveUp.of(layer(WeightNormConvTranspose1d(128, 64, 8, stride=4, crop=2)))
+    weight, packed = up._kept.of(up.weight_v, up.weight_g)
+    bias, sides = up.bias.repeat(4), ([0, 0, 1], [0, 0, 1])
+    last = (bias, packed, bias, None, *sides, [1, 1, 1], 1, False, [1, 1, 4], "groups")
+    yield "conv", "line, 4 groups", (normal(2, 128, 1, 1, 90), None, weight[:, :, None, None], *last)
 
 
 def _upsamplings() -> Iterator[tuple[Any, list[Any]]]:
@@ -127,4 +201,3 @@ def _upsamplings() -> Iterator[tuple[Any, list[Any]]]:
     yield NearestUpsample((1, 2, 2)), [edges, Conv(64, 64, (3, 3, 3))]
     both = SplitFirst(NearestUpsample((1, 2, 2)), NearestUpsample((2, 2, 2)))
     yield both, [edges, Conv(64, 64, (3, 3, 3))]
-    assert Chain and hopper_conv

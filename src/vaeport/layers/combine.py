@@ -41,7 +41,11 @@ class Chain(Layer):
         but_hooked  leave chains closed that have forward hooks, which run when a chain is called
         """
         for layer in self.layers:
-            if isinstance(layer, Chain) and layer.opens and not (but_hooked and (layer._forward_hooks or layer._forward_pre_hooks)):
+            if (
+                isinstance(layer, Chain)
+                and layer.opens
+                and not (but_hooked and (layer._forward_hooks or layer._forward_pre_hooks))
+            ):
                 yield from layer.flat(but_hooked=but_hooked)
             else:
                 yield layer

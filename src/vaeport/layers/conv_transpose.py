@@ -41,7 +41,10 @@ class WeightNormConvTranspose1d(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """All samples at once."""
-        return F.conv_transpose1d(x, self.kernel_weight(), self.bias, self.stride, self.crop)
+        return self._transposed(x, self.kernel_weight(), self.crop)
+
+    def _transposed(self, x: Tensor, weight: Tensor, crop: int) -> Tensor:
+        return F.conv_transpose1d(x, weight, self.bias, self.stride, crop)
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """State: the inputs that still reach into later outputs, and the folded weight.
@@ -56,7 +59,7 @@ class WeightNormConvTranspose1d(Layer):
         parts = [part for part in (history, x) if part is not None]
         buffer = torch.cat(parts, axis) if len(parts) > 1 else parts[0]
         old = 0 if history is None else history.shape[axis]
-        y = F.conv_transpose1d(buffer, weight, self.bias, self.stride)
+        y = self._transposed(buffer, weight, 0)
         start = self.crop if history is None else old * self.stride
         stop = y.shape[axis] - self.crop if last else buffer.shape[axis] * self.stride
         reach = -(-self.kernel // self.stride) - 1

@@ -275,10 +275,15 @@ def _written(target: Path, pieces: Iterator[Tensor], origin: Any, channels: int,
 
 def _overflow(vae: VAE, name: Half, pieces: Iterable[Tensor], positions: Interval, where: object) -> InputError:
     """The error for a result of one half that is not finite at these positions, from the pieces that it was given."""
-    half = vae._half("encoder") if name == "encoder" else vae.decoder_at()
+    half = vae._half(name)
+    with half.register_forward_hook(lambda *_: None):  # layers that are watched run one by one, under their own names
+        half = half if name == "encoder" else vae.decoder_at()
     given = pieces if name == "encoder" else map(vae._raw, pieces)
-    axis = None if vae.contract.modality == "image" else vae._stream_axis()
-    return overflow(half, given, name=name, axis=axis, outputs=positions, where=where)
+    if vae.contract.modality == "image":
+        return overflow(half, given, name=name, where=where)
+    of = "latents" if name == "encoder" else "frames" if vae.contract.modality == "video" else "samples"
+    at = f"{where}, {of} {positions[0]} to {positions[1] - 1}"
+    return overflow(half, given, name=name, axis=vae._stream_axis(), outputs=positions, where=at)
 
 
 def _encoder_hash(vae: VAE) -> Iterator[str]:

@@ -44,6 +44,7 @@ def load(
     encoder_dtype: torch.dtype | str | None = None,
     decoder_dtype: torch.dtype | str | None = None,
     precision: Literal["exact", "high"] = "high",
+    graphs: bool = False,
     tiling: str | None = None,
 ) -> VAE:
     """A VAE in evaluation mode, without gradients.
@@ -60,6 +61,7 @@ def load(
     encoder_dtype, decoder_dtype
                     the same for one half, such as an encoder in float32 beside a decoder in bfloat16; None: `dtype`
     precision       "high": kernels that sum in another order where there are faster ones; "exact": none of them
+    graphs          images and waveforms of a shape that comes again run by CUDA graphs, which keep that run's memory
     tiling          "official", "diffusers", ...: run tile by tile as that code does, which is approximate; None: exact
 
     Raises ConfigError, CheckpointError (with KeyMismatchError, CorruptFileError, UnsafePickleError), BlockedError, or
@@ -79,6 +81,7 @@ def load(
             encoder_dtype=_name(own[0]),
             decoder_dtype=_name(own[1]),
             precision=precision,
+            use_graphs=graphs,
             pretrained_path=str(path_or_hub_id),
             subfolder=subfolder,
             revision=revision,

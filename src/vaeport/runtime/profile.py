@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CONVOLUTION = torch.ops.aten.convolution.default
+_KERNELS = {"vaeport::conv": 2, "vaeport::upsampled_conv": 1}
+"""operators of `vaeport.kernels`, and which argument is the weight"""
 _LARGE = 2**23
 """elements of a tensor that keeps a GPU busy; a CPU gets a sixteenth"""
 _WAITING = 0.3
@@ -23,7 +25,7 @@ _WAITING = 0.3
 class Kernel(NamedTuple):
     """A kind of operation that is measured by itself.
 
-    shape   "convolution": weight, stride, padding, transposed; "attention": channels; "matmul": none
+    shape   "convolution": weight, stride, padding, transposed; "kernel": weight; "attention": channels; "matmul": none
     """
 
     kind: str
@@ -37,6 +39,9 @@ class Kernel(NamedTuple):
             return cls("convolution", (*map(tuple, (weight.shape, stride, padding, dilation)), transposed))
         if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default):
             return cls("matmul")
+        if func._schema.name in _KERNELS:
+            weight = args[_KERNELS[func._schema.name]]
+            return cls("kernel", tuple(weight.shape))
         return None
 
 
@@ -98,6 +103,8 @@ def _example(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> tuple[
         a = torch.zeros(elements // 512, 512, device=device, dtype=dtype)
         b = torch.zeros(512, 512, device=device, dtype=dtype)
         return lambda: a @ b, 2 * a.numel() * 512, 2 * a.nbytes
+    if kernel.kind == "kernel":
+        return _kernel_example(kernel.shape, device, dtype, elements)
     shape, stride, padding, dilation, transposed = kernel.shape
     weight = torch.zeros(shape, device=device, dtype=dtype)
     channels, rank = shape[0] if transposed else shape[1], len(shape) - 2
@@ -112,6 +119,25 @@ def _example(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> tuple[
     y = run()
     pairs = x[0, 0].numel() if transposed else y[0, 0].numel()
     return run, 2 * pairs * prod(shape), x.nbytes + y.nbytes + weight.nbytes
+
+
+def _kernel_example(
+    shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, elements: int
+) -> tuple[Callable[[], Tensor], int, int]:
+    from vaeport.kernels.conv import FastConv
+    from vaeport.kernels.waveform import FastWaveConv
+    from vaeport.layers import Conv
+
+    out, channels, *taps = shape
+    line = taps[:2] == [1, 1] and taps[2] > 1
+    kernel, n = (taps[2:], 1) if line else (taps, 2 + taps[0])
+    conv: Any = Conv(channels, out, tuple(kernel)).to(device, dtype).requires_grad_(False)
+    places = max(1, elements // channels)
+    side = max(8, round((places / n) ** 0.5))
+    x = torch.zeros(1, channels, *((places,) if line else (n, side, side)), device=device, dtype=dtype)
+    fast = (FastWaveConv if line else FastConv).of(conv)
+    y = fast(x)
+    return lambda: fast(x), 2 * y[0, 0].numel() * prod(shape), x.nbytes + y.nbytes + conv.weight.nbytes
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
