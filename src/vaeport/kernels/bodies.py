@@ -37,7 +37,8 @@ def conv(
     if residual is not None and residual.stride() != out.stride():
         out = torch.empty_like(residual)
     _run(
-        _readable(x), packed, packed_bias, len(weight), weight.shape[2:], out, pad=before, stride=stride, dilation=dilation, split=split,
+        _readable(x), packed, packed_bias, len(weight), weight.shape[2:], out,
+        pad=before, stride=stride, dilation=dilation, split=split,
         past=None if past is None else _readable(past), repeat=repeat, residual=residual,
     )  # fmt: skip
     return out
@@ -107,8 +108,8 @@ def _guarded(name: str, body: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except Exception as error:  # whatever a compiler or a driver raises
             _TRUSTED[key] = False
-            said = str(error).strip().splitlines()
-            reason = f"{type(error).__name__}: {said[0] if said else error!r}"
+            said = str(error).strip().splitlines() or [""]
+            reason = f"{type(error).__name__}: {said[0]}"
             warnings.warn(
                 f"vaeport::{name} runs without its kernel from here on ({reason})", RuntimeWarning, stacklevel=2
             )

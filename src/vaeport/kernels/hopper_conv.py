@@ -38,6 +38,7 @@ _RATE = {
     (256, LINE): 1.0,
     (128, LINE): 0.8,
     (64, LINE): 0.6,
+    (32, LINE): 0.4,
 }
 """(channels, patches) of a block -> how fast a busy processor is with it, measured on an H200 (bench/kernels.py)"""
 _STAGES = ((3, 6), (3, 4), (2, 6), (2, 4), (2, 3), (2, 2))

@@ -193,7 +193,7 @@ def snake(x: Tensor, log_alpha: Tensor, log_beta: Tensor) -> Tensor:
 
 @operator(
     "moments(Tensor x, int groups) -> Tensor",
-    lambda x, groups: x.new_empty((x.shape[0], 1, groups, 3), dtype=torch.float32),
+    lambda x, groups: x.new_empty((x.shape[0], 1, groups, 3), dtype=torch.promote_types(x.dtype, torch.float32)),
 )
 def moments(x: Tensor, groups: int) -> Tensor:
     """Count, mean and sum of squared deviations of parts of each sample's groups: [B, parts, groups, 3]."""
@@ -238,11 +238,18 @@ def scaled(x: Tensor, slope: Tensor, offset: Tensor, silu: bool, pad: Sequence[i
 
 
 @operator(
-    "weighted(Tensor scores, float scale, ScalarType dtype) -> Tensor", lambda scores, scale, dtype: scores.to(dtype)
+    "weighted(Tensor scores, float scale, ScalarType dtype) -> Tensor",
+    lambda scores, scale, dtype: scores.new_empty(scores.shape, dtype=dtype),
 )
 def weighted(scores: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     """softmax(scores * scale) over the last axis, in `dtype`."""
     return torch.softmax(scores * scale, -1).to(dtype)
+
+
+def _last(x: Tensor) -> Tensor:
+    """A copy with channels last in memory."""
+    y: Tensor = x.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
+    return y
 
 
 def edged(x: Tensor, pad: Sequence[int], mode: str) -> Tensor:
@@ -272,7 +279,7 @@ def shuffled(x: Tensor, factors: Sequence[int], width_first: bool, repeat: int, 
     """`RepeatChannels`, `Shuffle`, `TileChannels`, one after the other."""
     t, h, w = factors
     y: Tensor = TileChannels(tile)(Shuffle((t, h, w), width_first=width_first)(RepeatChannels(repeat)(x)))
-    return y.clone()
+    return _last(y)
 
 
 @operator(
@@ -285,8 +292,7 @@ def unshuffled(x: Tensor, factors: Sequence[int], width_first: bool, groups: int
     """`Unshuffle`, and if there are groups, `GroupMean`."""
     t, h, w = factors
     y: Tensor = Unshuffle((t, h, w), width_first=width_first)(x)
-    y = GroupMean(groups)(y) if groups else y
-    return y.clone()
+    return _last(GroupMean(groups)(y) if groups else y)
 
 
 @operator(
@@ -310,7 +316,7 @@ def repeated(x: Tensor, factors: Sequence[int], once: bool, pad: Sequence[int], 
         y = y.repeat_interleave(factor, axis)
     y = y[:, :, factors[0] - 1 if once else 0 :].clone()
     y = F.pad(y, (0, 0, 0, 0, *pad[:2]), mode="replicate")
-    return F.pad(y, (*pad[4:], *pad[2:4], 0, 0), mode=mode)
+    return _last(F.pad(y, (*pad[4:], *pad[2:4], 0, 0), mode=mode))
 
 
 @register_flop_formula(torch.ops.vaeport.conv, get_raw=True)

@@ -1,4 +1,4 @@
-"""Known faults of cuDNN's conv3d, as data, and what is done about them; how large a tensor a plan may make on CUDA.
+"""Known faults of cuDNN's conv3d, as data, and what is done about them.
 
 cuDNN's versions are its own numbers: 91002 is 9.10.2.
 """
@@ -7,27 +7,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from vaeport.errors import BlockedError
 
-if TYPE_CHECKING:
-    from vaeport.runtime.plan import Cost
-
 Version = tuple[int, ...]
-INDEXABLE = 2**31 - 1
-"""elements that a 32-bit index counts: padding that mirrors takes no more, the rest only in new enough versions"""
-NO_BUDGET = 2**62
-"""a peak that fits into no budget"""
 _HALF, _EVER = (torch.bfloat16, torch.float16), 10**6
-_MOVES = {f"aten::{name}" for name in ("copy_", "empty", "empty_like", "empty_strided", "new_empty")}
 
 
 @dataclass(frozen=True)
@@ -90,28 +78,6 @@ def checked_backend(device: torch.device, dtype: torch.dtype) -> None:
         if fault.effect == "tf32":
             cudnn.allow_tf32 = False
         warnings.warn(f"{fault.what} ({fault.source}): {found}; {fault.fix}", RuntimeWarning, stacklevel=2)
-
-
-class Largest(TorchDispatchMode):
-    """`elements` of the largest tensor that an operation computes within; moving and looking at tensors are none."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if not (func.is_view or func._schema.name in _MOVES):
-            self.elements = max(self.elements, *(t.numel() for t in tree_leaves(out) if isinstance(t, Tensor)), 0)
-        return out
-
-
-def indexable(foretell: Callable[[], Cost], device: torch.device) -> Cost:
-    """What a run without memory foretells; no budget is enough where CUDA's kernels could not count a tensor."""
-    with Largest() as largest:
-        cost = foretell()
-    over = device.type == "cuda" and largest.elements > INDEXABLE
-    return replace(cost, peak=NO_BUDGET) if over else cost
 
 
 def _text(version: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from tests.layers.laws import Cutting, difference, filled, normal, streamed
 from tests.narrow import native
+from vaeport.kernels.rewrite import faster
 from vaeport.layers import TIME, Conv, Layer
 from vaeport.layers.attention import FrameCausalAttention, SelfAttention
 from vaeport.layers.combine import Add, Chain, PerFrame
@@ -46,6 +48,17 @@ def encode(ranks: Ranks, name: str, shape: tuple[int, ...], axis: int | None, se
     found = encode_sharded(vae, x, ranks, axis=axis, gather="all")
     assert found is not None
     return compared(found.parameters, vae.encode(x).latent_dist.parameters) if ranks.rank == 0 else (0.0, 0.0)
+
+
+def fast_decode(ranks: Ranks, name: str, shape: tuple[int, ...], axis: int | None) -> tuple[float, float]:
+    """As `decode`, by the layers that run on a GPU."""
+    vae, z = native(name), normal(*shape)
+    assert vae.decoder is not None
+    twin = copy(vae)
+    twin._modules = {**vae._modules, "decoder": faster(vae.decoder, "hopper")}
+    found = decode_sharded(twin, z, ranks, axis=axis, gather="all", generator=noise(ranks.rank))
+    assert found is not None
+    return compared(found, vae.decode(z, generator=noise(0)).sample)
 
 
 def planned(ranks: Ranks, name: str, shape: tuple[int, ...], budget: int | str) -> tuple[float, float, str]:
