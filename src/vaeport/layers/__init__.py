@@ -4,7 +4,7 @@ from vaeport.layers.activation import SiLU, Snake
 from vaeport.layers.attention import FrameCausalAttention, SelfAttention
 from vaeport.layers.blocks import Norm, attention_block, residual_block
 from vaeport.layers.channels import GroupMean, RepeatChannels, SharedLogvar, TileChannels
-from vaeport.layers.combine import Add, Chain, PerFrame, SplitFirst
+from vaeport.layers.combine import Add, Chain, PerFrame
 from vaeport.layers.condition import Conditioned, Modulation, SpatialNoise, TimestepEmbedding, TimestepScale
 from vaeport.layers.conv import Conv, WeightNormConv
 from vaeport.layers.conv_transpose import WeightNormConvTranspose1d
@@ -29,6 +29,7 @@ from vaeport.layers.posterior import DiagonalGaussian, NormalizedGaussian, Softp
 from vaeport.layers.random import standard_normal
 from vaeport.layers.resample import ChannelsToTime, NearestUpsample, RepeatFrames
 from vaeport.layers.shuffle import Shuffle, Unshuffle
+from vaeport.layers.split import SplitFirst
 
 __all__ = [
     "HEIGHT",

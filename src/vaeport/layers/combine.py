@@ -1,4 +1,4 @@
-"""The combinators that models are built from: `Chain`, `Add`, `SplitFirst`, `PerFrame`.
+"""The combinators that models are built from: `Chain`, `Add`, `PerFrame`; `SplitFirst` has a file of its own.
 
 They carry `step`, `length` and `needs` from the layers to the whole model, which states nothing about how it is run.
 """
@@ -140,7 +140,7 @@ class Add(Layer):
         main, left, main_state = self.main.step_plus(x, main_state, last, axis, given)
         if given is not None and left is None:
             return main, (main_state, shortcut_state, waiting)
-        (main, shortcut), waiting = _in_pairs((main, shortcut), waiting, axis)
+        (main, shortcut), waiting = in_pairs((main, shortcut), waiting, axis)
         y = None if main is None or shortcut is None else shortcut + main
         return y, (main_state, shortcut_state, waiting)
 
@@ -155,74 +155,6 @@ class Add(Layer):
     def rate(self, axis: int) -> Fraction:
         """Both branches have the same."""
         return self.main.rate(axis)
-
-
-class SplitFirst(Layer):
-    """Frame 0 goes through `first`, the others through `rest`; outputs follow each other in time.
-
-    first   [B, C, 1, H, W] -> [B, D, 1, H, W]
-    rest    sees frames 1.. or, with `shared`, frame 0 too
-    """
-
-    def __init__(self, first: Layer, rest: Layer, *, shared: bool = False) -> None:
-        super().__init__()
-        self.first = first
-        self.rest = rest
-        self.skip = 0 if shared else 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Frame 0 first, then what `rest` gives, which may be nothing."""
-        y: Tensor = self.first(x[:, :, :1])
-        if self.rest.length(x.shape[TIME] - self.skip, TIME) <= 0:
-            return y
-        return torch.cat((y, self.rest(x[:, :, self.skip :])), TIME)
-
-    def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
-        """In time: `first` on the very first frame, then `rest`. Along other axes: both, side by side."""
-        if x is None and state is None:
-            return None, None
-        if axis != TIME:
-            return self._step_across(x, state, last, axis)
-        head: Chunk = None
-        if x is not None and state is None:
-            head, x = self.first(x[:, :, :1]), x[:, :, self.skip :] if x.shape[TIME] > self.skip else None
-        y, rest = self.rest.step(x, None if state is None else state[0], last, axis)
-        return _joined(head, y), (rest,)
-
-    def _step_across(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
-        first, rest, waiting, has_rest = state or (None, None, (None, None), False)
-        if x is not None:
-            has_rest = self.rest.length(x.shape[TIME] - self.skip, TIME) > 0
-        y, first = self.first.step(None if x is None else x[:, :, :1], first, last, axis)
-        if has_rest:
-            z, rest = self.rest.step(None if x is None else x[:, :, self.skip :], rest, last, axis)
-            (y, z), waiting = _in_pairs((y, z), waiting, axis)
-            y = _joined(y, z)
-        return y, (first, rest, waiting, has_rest)
-
-    def length(self, n: int, axis: int) -> int:
-        """In time 1 + what `rest` gives; along other axes what `first` gives."""
-        if axis != TIME:
-            return self.first.length(n, axis)
-        return 0 if n < 1 else 1 + max(0, self.rest.length(n - self.skip, axis))
-
-    def needs(self, outputs: Interval, axis: int) -> Interval | None:
-        """Output 0 needs frame 0; output k is output k-1 of `rest`."""
-        start, stop = outputs
-        if axis != TIME:
-            return hull(self.first.needs(outputs, axis), self.rest.needs(outputs, axis))
-        if stop <= 1:
-            return 0, 1
-        rest = self.rest.needs((max(start, 1) - 1, stop - 1), axis)
-        if rest is None:
-            return None
-        # frames before `rest` begins are its own padding, not frame 0
-        shifted = (max(rest[0], 0) + self.skip, rest[1] + self.skip)
-        return hull((0, 1), shifted) if start < 1 else shifted
-
-    def rate(self, axis: int) -> Fraction:
-        """That of `rest`."""
-        return self.rest.rate(axis)
 
 
 class PerFrame(Layer):
@@ -283,13 +215,7 @@ def unfold(x: Tensor, batch: int) -> Tensor:
     return x.view(batch, -1, *x.shape[1:]).transpose(1, 2)
 
 
-def _joined(a: Chunk, b: Chunk) -> Chunk:
-    if a is None or b is None:
-        return b if a is None else a
-    return torch.cat((a, b), TIME)
-
-
-def _in_pairs(
+def in_pairs(
     new: tuple[Chunk, Chunk], waiting: tuple[Chunk, Chunk], axis: int
 ) -> tuple[tuple[Chunk, Chunk], tuple[Chunk, Chunk]]:
     """The positions that both sides have by now, and what each side has beyond them."""
