@@ -85,7 +85,7 @@ def test_the_source_compiles(v: Variant, monkeypatch: pytest.MonkeyPatch) -> Non
         compiled.append(driver._compiled(source, options))
 
     monkeypatch.setattr(driver, "kernel", kernel)
-    hopper_conv._kernel.__wrapped__(v)
+    hopper_conv._kernel.__wrapped__(v, torch.device("cuda", 0))
     assert compiled[0].startswith(b"\x7fELF")
 
 

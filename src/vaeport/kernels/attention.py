@@ -19,7 +19,9 @@ _SCORES = 2**28
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(C)) v of [B, 1, n, C], [B, 1, N, C] twice; scores and sums are float32."""
-    if not q.is_cuda or q.shape[-1] <= _WIDEST or q.dtype not in (torch.bfloat16, torch.float16):
+    # as well where memory is only counted
+    kernels = q.device.type in ("cuda", "meta") and q.dtype in (torch.bfloat16, torch.float16)
+    if not kernels or q.shape[-1] <= _WIDEST:
         return F.scaled_dot_product_attention(q, k, v)
     out = torch.empty_like(q)
     keys, values = k.squeeze(1).transpose(1, 2), v.squeeze(1)

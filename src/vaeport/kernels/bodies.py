@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import product
 from typing import Any
 
@@ -15,23 +16,9 @@ from vaeport.kernels import hopper_conv, moves, norms, ops, selfcheck
 from vaeport.kernels.norms import dense
 
 
-def conv(
-    x: Tensor,
-    past: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    packed: Tensor,
-    packed_bias: Tensor | None,
-    addend: Tensor | None,
-    before: Sequence[int],
-    after: Sequence[int],
-    stride: Sequence[int],
-    dilation: int,
-    repeat: bool,
-    split: Sequence[int],
-    order: str,
-) -> Tensor:
+def conv(*given: Any) -> Tensor:
     """On the tensor cores of Hopper."""
+    x, past, weight, _, packed, packed_bias, addend, before, after, stride, dilation, repeat, split, _ = given
     out = ops.conv_out(x, past, weight, before, after, stride, dilation, split)
     residual = None if addend is None else dense(addend)
     if residual is not None and residual.stride() != out.stride():
@@ -80,9 +67,9 @@ def _readable(x: Tensor) -> Tensor:
 def _run(x: Tensor, *args: Any, **kwargs: Any) -> None:
     """`hopper_conv.run`, of whose variants each is tried on a small input before it is trusted."""
     v = hopper_conv.variant_for(x, *args, **kwargs)
-    if v not in _TRIED:
-        _TRIED.add(v)
-        _require(f"conv {v}", selfcheck.variant_error(v), x.dtype)
+    if (v, x.device) not in _TRIED:
+        _TRIED.add((v, x.device))
+        _require(f"conv {v}", selfcheck.variant_error(v, x.device), x.dtype)
     hopper_conv.run(x, *args, **kwargs, variant=v)
 
 
@@ -103,7 +90,8 @@ def _guarded(name: str, body: Callable[..., Any]) -> Callable[..., Any]:
                 if name not in _BY_VARIANT:
                     _check(name, *key[1:])
             if _TRUSTED[key]:
-                return body(*args)
+                with torch.cuda.device(args[0].device) if args[0].is_cuda else nullcontext():
+                    return body(*args)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a compiler or a driver raises
@@ -127,7 +115,7 @@ def _check(name: str, device: torch.device, dtype: torch.dtype) -> None:
 
 
 _TRUSTED: dict[tuple[Any, ...], bool] = {}
-_TRIED: set[hopper_conv.Variant] = set()
+_TRIED: set[tuple[hopper_conv.Variant, torch.device]] = set()
 _BY_VARIANT = ("conv", "upsampled_conv")
 _BODIES: dict[str, Callable[..., Any]] = {
     "conv": conv,

@@ -61,11 +61,11 @@ class FoldedUpsample(Layer):
         level = F.conv2d(x, whole, None if bias is None else bias.repeat(2), padding=(0, 1))
         y = x.new_empty(batch, channels, height, 2, width, 2)
         for row, part in enumerate(parts):
-            slope = x.clone()
-            if row == 0:
-                slope[:, :, 1:] -= x[:, :, :-1]
-            else:
-                slope[:, :, :-1] -= x[:, :, 1:]
+            slope, inner, edge = torch.empty_like(x), 1 - row, (0, height - 1)[row]
+            torch.sub(
+                x[:, :, inner : height - row], x[:, :, row : height - inner], out=slope[:, :, inner : height - row]
+            )
+            slope[:, :, edge] = x[:, :, edge]
             bend = F.conv2d(slope, part, padding=(0, 1))
             for column in (0, 1):
                 a, b = (t.unflatten(1, (2, -1))[:, column, :, :, column : column + width] for t in (level, bend))

@@ -40,6 +40,10 @@ class _Graph:
 class Graphs:
     """Runs layers; from the second time on, a layer and a shape that it has met by a graph."""
 
+    def __reduce__(self) -> tuple[type[Graphs], tuple[()]]:
+        """A copy begins without graphs: they belong to the layers that they were recorded of."""
+        return Graphs, ()
+
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[Any, ...], _Graph] = OrderedDict()
 

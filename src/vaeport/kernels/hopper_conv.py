@@ -244,11 +244,12 @@ def run(
     args.out_n, args.out_c, args.group_t, args.group_h, args.group_w = out.stride()
     args.out_t, args.out_h, args.out_w = (n * s for n, s in zip(out.stride()[2:], split, strict=True))
     args.groups_h, args.groups_w = split[1:]
-    driver.launch(_kernel(v), args, min(args.tiles, processors), 384, v.shared, x.device)
+    driver.launch(_kernel(v, x.device), args, min(args.tiles, processors), 384, v.shared, x.device)
 
 
 @lru_cache(512)
-def _kernel(v: Variant) -> ctypes.c_void_p:
+def _kernel(v: Variant, device: torch.device) -> ctypes.c_void_p:
+    """Of the current device, which is that one."""
     defines = {field.name.upper(): value for field, value in zip(fields(v), astuple(v), strict=True)}
     return driver.kernel(_wgmma(v.n, bool(v.half)) + SOURCE.read_text(), "conv", defines, v.shared)
 

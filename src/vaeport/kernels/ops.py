@@ -48,25 +48,6 @@ def operator(schema: str, shapes: Definition) -> Callable[[Definition], Definiti
     return register
 
 
-def _conv_shape(
-    x: Tensor,
-    past: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    packed: Tensor,
-    packed_bias: Tensor | None,
-    addend: Tensor | None,
-    before: Sequence[int],
-    after: Sequence[int],
-    stride: Sequence[int],
-    dilation: int,
-    repeat: bool,
-    split: Sequence[int],
-    order: str,
-) -> Tensor:
-    return conv_out(x, past, weight, before, after, stride, dilation, split)
-
-
 def conv_out(
     x: Tensor,
     past: Tensor | None,
@@ -92,7 +73,9 @@ def conv_out(
 @operator(
     "conv(Tensor x, Tensor? past, Tensor weight, Tensor? bias, Tensor packed, Tensor? packed_bias, Tensor? addend, "
     "int[] before, int[] after, int[] stride, int dilation, bool repeat, int[] split, str order) -> Tensor",
-    _conv_shape,
+    lambda x, past, weight, bias, packed, packed_bias, addend, before, after, stride, dilation, repeat, split, order: (
+        conv_out(x, past, weight, before, after, stride, dilation, split)
+    ),
 )
 def conv(
     x: Tensor,

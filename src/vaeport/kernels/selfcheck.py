@@ -40,7 +40,7 @@ def _wide(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def variant_error(v: hopper_conv.Variant) -> float:
+def variant_error(v: hopper_conv.Variant, device: torch.device) -> float:
     """That of a convolution as the variant is compiled for it, on a small input."""
     dtype = torch.float16 if v.half else torch.bfloat16
     strided = v.th * v.tw > 1 or v.kt > 3
@@ -50,7 +50,7 @@ def variant_error(v: hopper_conv.Variant) -> float:
     rng = torch.Generator().manual_seed(v.n)
     shape = (1, channels, 1, 1, 200) if v.line else (1, channels, 3, 17, 19)
     x, weight = (
-        torch.randn(size, generator=rng).to("cuda", dtype).movedim(1, -1).contiguous().movedim(-1, 1)
+        torch.randn(size, generator=rng).to(device, dtype).movedim(1, -1).contiguous().movedim(-1, 1)
         for size in (shape, (out, channels, *kernel))
     )
     before = [kernel[0] - 1, kernel[1] // 2, kernel[2] // 2 * v.dil]

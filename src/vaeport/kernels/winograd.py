@@ -13,6 +13,7 @@ where rounding errors are no larger than those of the plain sum.
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -56,39 +57,76 @@ class MinimalConv(Conv):
         n = x.shape[-rank] + sum(pad[0]) - 2
         if n < 2 or not (worthwhile(x.numel() // x.shape[-rank] * (n // 2)) and served(x, weight, self.bias)):
             return super()._convolve(x, weight, pad)
-        # zeros are appended along the first axis, and where a convolution takes as many on both sides alone
+        # a convolution takes as many zeros on both sides alone; those of the first axis are never made
         inner = [0 if before != after else before for before, after in pad[1:]]
-        both = [(p[0] - k, p[1] - k) for p, k in zip(pad, (0, *inner), strict=True)]
-        if any(map(any, both)):
-            x = F.pad(x, [side for p in reversed(both) for side in p])
+        sides = [side - k for p, k in zip(reversed(pad[1:]), reversed(inner), strict=True) for side in p]
+        x = F.pad(x, sides) if any(sides) else x
         sizes = [x.shape[i] + 2 * inner[i] - self.kernel[i] + 1 for i in range(1 - rank, 0)]
         y = x.new_empty(x.shape[0], weight.shape[0], n, *sizes)
-        self._pairs(x, y, weight, inner)
+        self._pairs(x, y, weight, inner, pad[0][0])
         if n % 2:
-            rest = super()._convolve(x.narrow(-rank, n - 1, 3), weight, ((0, 0), *((p, p) for p in inner)))
+            first = n - 1 - pad[0][0]
+            start, stop = max(first, 0), min(first + 3, x.shape[-rank])
+            edges = (start - first, first + 3 - stop)
+            rest = super()._convolve(x.narrow(-rank, start, stop - start), weight, (edges, *((p, p) for p in inner)))
             y.narrow(-rank, n - 1, 1).copy_(rest)
         return y
 
-    def _pairs(self, x: Tensor, y: Tensor, weight: Tensor, inner: list[int]) -> None:
+    def _pairs(self, x: Tensor, y: Tensor, weight: Tensor, inner: list[int], before: int) -> None:
         """Writes the outputs 2i and 2i + 1 into `y`."""
         frames = len(inner) == 2
         if frames:  # are samples of a flat convolution
             x, y, axis = x.transpose(1, 2), y.transpose(1, 2), 1
         else:
             inner, axis = [0, *inner], 2
+        n = y.shape[axis] // 2
         filters, ahead = self._filters.of(weight), (slice(None),) * axis
-        stop = y.shape[axis] // 2 * 2 - 1
-        d = [x[(*ahead, slice(i, i + stop, 2))] for i in range(4)]
-        mixed = x.new_empty(d[0].shape)
+        d = [_Taps.of(x, axis, i - before, n) for i in range(4)]
+        mixed = x.new_empty(*x.shape[:axis], n, *x.shape[axis + 1 :])
 
         def product(i: int, a: int, b: int, sign: int, bias: Tensor | None = None) -> Tensor:
-            torch.add(d[a], d[b], alpha=sign, out=mixed)
+            d[a].plus(d[b], sign, mixed)
             p = F.conv2d(mixed.flatten(0, 1) if frames else mixed, filters[i], bias, padding=inner)
             return p.unflatten(0, mixed.shape[:2]) if frames else p
 
         p1, p2 = product(1, 1, 2, 1, self.bias), product(2, 2, 1, -1)
-        torch.add(product(0, 0, 2, -1).add_(p1), p2, out=y[(*ahead, slice(0, stop, 2))])
-        torch.sub(p1.sub_(p2), product(3, 1, 3, -1), out=y[(*ahead, slice(1, stop + 1, 2))])
+        torch.add(product(0, 0, 2, -1).add_(p1), p2, out=y[(*ahead, slice(0, 2 * n, 2))])
+        torch.sub(p1.sub_(p2), product(3, 1, 3, -1), out=y[(*ahead, slice(1, 2 * n, 2))])
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """Every second input: those under one tap of all pairs from the pair `start` on; the pairs before see zeros there."""
+
+    inputs: Tensor
+    axis: int
+    start: int
+
+    @classmethod
+    def of(cls, x: Tensor, axis: int, offset: int, pairs: int) -> _Taps:
+        start = max(0, -(offset // 2))
+        rows = slice(offset + 2 * start, max(0, offset + 2 * pairs), 2)
+        return cls(x[(*(slice(None),) * axis, rows)], axis, start)
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.inputs.shape[self.axis]
+
+    def between(self, start: int, stop: int) -> Tensor:
+        return self.inputs.narrow(self.axis, start - self.start, stop - start)
+
+    def plus(self, other: _Taps, sign: int, out: Tensor) -> None:
+        """self + sign * other"""
+        pairs, axis = out.shape[self.axis], self.axis
+        start, stop = max(self.start, other.start), min(self.stop, other.stop)
+        torch.add(
+            self.between(start, stop), other.between(start, stop), alpha=sign, out=out.narrow(axis, start, stop - start)
+        )
+        for i in (*range(start), *range(stop, pairs)):
+            edge = out.narrow(axis, i, 1).zero_()
+            for taps, factor in ((self, 1), (other, sign)):
+                if taps.start <= i < taps.stop:
+                    edge.add_(taps.between(i, i + 1), alpha=factor)
 
 
 def filters(weight: Tensor) -> tuple[Tensor, ...]:

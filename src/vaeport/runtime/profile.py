@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CONVOLUTION = torch.ops.aten.convolution.default
+_PRODUCTS = (*(getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm")), torch.ops.aten.bmm.dtype)
 _KERNELS = {"vaeport::conv": 2, "vaeport::upsampled_conv": 1}
 """operators of `vaeport.kernels`, and which argument is the weight"""
 _LARGE = 2**23
@@ -37,7 +38,7 @@ class Kernel(NamedTuple):
         if func is _CONVOLUTION:
             _, weight, _, stride, padding, dilation, transposed = args[:7]
             return cls("convolution", (*map(tuple, (weight.shape, stride, padding, dilation)), transposed))
-        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default):
+        if func in _PRODUCTS:
             return cls("matmul")
         if func._schema.name in _KERNELS:
             weight = args[_KERNELS[func._schema.name]]

@@ -177,6 +177,7 @@ def _shard(vae: VAE, half: Literal["encoder", "decoder"], x: Tensor, axis: int |
     twin._modules = dict(vae._modules)
     setattr(twin, half, sharded(layer, x.shape[axis], axis, ranks))
     twin.config = replace(vae.config, precision="exact")  # its half is what runs already
+    twin._graphs = None
     if audio:
         twin.encode_pieces = twin.decode_pieces = None  # they lie along the axis that is shared out
     return axis, twin

@@ -83,6 +83,7 @@ def tiled(vae: VAE, tiling: str | Policy | None = None) -> VAE:
         raise ConfigError("audio is never tiled", fix="stream it: `vae.stream_decode(...)` is exact")
     twin = copy(vae)
     twin._modules = dict(vae._modules)
+    twin._graphs = None
     if isinstance(tiling, Policy):
         policy = tiling
     else:
