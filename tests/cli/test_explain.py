@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import narrow
-from tests.cli.run import Done, vaeport
+from tests.cli.run import Done, here, vaeport
 from tests.drift.broken_ports import EPS, PAD, Fault, options_of
 from tests.drift.launcher import launched
 from tests.drift.reference_traces import left_by_diffusers
@@ -19,12 +20,12 @@ from tests.drift.reference_traces import left_by_diffusers
 SMALL = {"kl": narrow.KL.replace(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4), "wan": narrow.WAN}
 
 
-def proved(fault: Fault, folder: Path, native: str, *more: str | Path) -> Done:
+def proved(fault: Fault, folder: Path, native: str, *more: str | Path, run: Callable[..., Done] = vaeport) -> Done:
     """`vaeport prove` of gate S, where the port's source lies in `folder`."""
     options = options_of(fault, folder / "made", native, SMALL[fault.model].to_published())
     named = ("--reference", options["reference"], "--native", native, "--config", options["config"], "--dtypes", "")
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
-    done = vaeport("prove", *named, *more, PYTHONPATH=path)
+    done = run("prove", *named, *more, PYTHONPATH=path)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -116,7 +117,7 @@ def test_what_cannot_be_done_is_told_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "notes").write_text("mine\n")
-    done = proved(EPS, tmp_path, "autoencoder_kl", *options)
+    done = proved(EPS, tmp_path, "autoencoder_kl", *options, run=here)
     assert (done.code, done.stdout) == (2, "")
     assert says in done.stderr
     assert (tmp_path / "used" / "notes").read_text() == "mine\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import vaeport.models.wan
-from tests.cli.run import vaeport as run
+from tests.cli.run import here as run
 from tests.port.packets import PARITY
 from tests.port.states import dumped
 from vaeport.port.store import PortStore

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.run import vaeport
+from tests.cli.run import here, vaeport
 from tests.narrow import ARCHS, saved
 
 REFERENCES = {
@@ -66,7 +66,7 @@ def test_a_wrong_constant_fails_with_exit_code_1(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_set_up_is_a_usage_error(options: tuple[str, ...], message: str) -> None:
-    done = vaeport("prove", *options)
+    done = here("prove", *options)
     assert done.code == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from tests.cli.run import vaeport
+from tests.cli.run import here, vaeport
 from tests.narrow import saved
 from vaeport.media import read_image, write_image
 
@@ -21,14 +21,14 @@ def test_tiling_is_asked_for_by_name(tmp_path: Path) -> None:
         latents = []
         for name, options in (("whole", ()), ("tiled", ("--tiling", "diffusers"))):
             z = tmp_path / f"{name}.safetensors"
-            done = vaeport("encode", tmp_path / "in.png", "-o", z, "--vae", vae, "--check", "--json", *options)
+            done = here("encode", tmp_path / "in.png", "-o", z, "--vae", vae, "--check", "--json", *options)
             assert done.code == 0, done.stderr
             assert json.loads(done.stdout)["round_trip"]["complete"] is True
             latents.append(next(iter(load_file(z).values())))
         assert torch.equal(*latents) != differs
         pictures = []
         for options in ((), ("--tiling", "diffusers")):
-            done = vaeport("decode", z, "-o", tmp_path / "out.png", "--vae", vae, *options)
+            done = here("decode", z, "-o", tmp_path / "out.png", "--vae", vae, *options)
             assert done.code == 0, done.stderr
             pictures.append(read_image(tmp_path / "out.png"))
         assert torch.equal(*pictures) != differs
@@ -39,7 +39,7 @@ def test_other_names_are_refused(tmp_path: Path) -> None:
     for model, words in (("autoencoder_kl", "one of diffusers"), ("oobleck", "audio is never tiled")):
         vae = saved(model, tmp_path / model)
         target = tmp_path / "z.safetensors"
-        done = vaeport("encode", tmp_path / "in.png", "-o", target, "--vae", vae, "--tiling", "official")
+        done = here("encode", tmp_path / "in.png", "-o", target, "--vae", vae, "--tiling", "official")
         assert done.code == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr

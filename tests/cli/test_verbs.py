@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.cli.run import vaeport
+from tests.cli.run import here, vaeport
 from tests.narrow import saved
 from vaeport.media import AudioReader, AudioWriter, VideoWriter, read_image, write_image
 
@@ -190,7 +190,7 @@ def test_a_bad_checkpoint_is_one_clear_error(damage: object, words: tuple[str, .
     folder = saved("autoencoder_kl", tmp_path / "vae")
     damage(folder)  # type: ignore[operator]
     write_image(tmp_path / "in.png", torch.zeros(16, 16, 3, dtype=torch.uint8))
-    done = vaeport("encode", tmp_path / "in.png", "-o", tmp_path / "z.safetensors", "--vae", folder, cwd=tmp_path)
+    done = here("encode", tmp_path / "in.png", "-o", tmp_path / "z.safetensors", "--vae", folder, cwd=tmp_path)
     assert done.code in (2, 3)
     assert done.stderr.startswith("vaeport: ")
     assert "Traceback" not in done.stderr
@@ -210,7 +210,7 @@ def test_bad_media_and_targets(kl: Path, tmp_path: Path) -> None:
         (tmp_path / "in.png", tmp_path / "z.txt"),
         (tmp_path / "in.png", Path("/proc/z.safetensors")),
     ):
-        done = vaeport("encode", source, "-o", target, "--vae", kl)
+        done = here("encode", source, "-o", target, "--vae", kl)
         assert done.code in (2, 3), done.stderr
         assert "Traceback" not in done.stderr
         assert done.stderr.startswith("vaeport: ")
@@ -219,8 +219,8 @@ def test_bad_media_and_targets(kl: Path, tmp_path: Path) -> None:
 
 def test_latents_of_another_contract_are_refused(kl: Path, oobleck: Path, tmp_path: Path) -> None:
     write_image(tmp_path / "in.png", torch.zeros(16, 16, 3, dtype=torch.uint8))
-    assert vaeport("encode", tmp_path / "in.png", "-o", tmp_path / "z.safetensors", "--vae", kl).code == 0
-    done = vaeport("decode", tmp_path / "z.safetensors", "-o", tmp_path / "out.wav", "--vae", oobleck)
+    assert here("encode", tmp_path / "in.png", "-o", tmp_path / "z.safetensors", "--vae", kl).code == 0
+    done = here("decode", tmp_path / "z.safetensors", "-o", tmp_path / "out.wav", "--vae", oobleck)
     assert done.code == 2
     assert "another model or another contract" in done.stderr
     assert not (tmp_path / "out.wav").exists()

@@ -61,12 +61,12 @@ def missed(change: str) -> Driven:
     return drive("tests.port.driven:near_miss", {"change": change, **config}, config)
 
 
-@pytest.mark.full
 def but_wan(names: Iterable[str], *but: str) -> list[Any]:
     """Those of Wan, which take minutes together, are for `make test-all`."""
     return [pytest.param(n, marks=[pytest.mark.full] * (n.startswith("wan") and n not in but)) for n in names]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", scrambled.PUBLISHED)
 def test_a_published_class_at_published_arguments_is_reused(name: str) -> None:
     model, variant = scrambled.PUBLISHED[name]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.cli.run import vaeport
+from tests.cli.run import here, vaeport
 from tests.narrow import KL16, reference, shapes
 from vaeport.configs import VAEArchConfig
 from vaeport.errors import BlockedError, ConfigError, KeyMismatchError
@@ -58,7 +58,7 @@ class AutoEncoder(nn.Module):
         self.core = AutoencoderKL(
             block_out_channels=params.widths, latent_channels=params.z, layers_per_block=2,
             use_quant_conv=False, use_post_quant_conv=False,
-            down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+            down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
         )
 
     def encode(self, x):
@@ -67,8 +67,8 @@ class AutoEncoder(nn.Module):
     def decode(self, z):
         return self.core.decoder(z / self.params.scale + self.params.shift)
 """
-WIDE = KL16.replace(block_out_channels=(32, 32, 64, 64), norm_num_groups=32)
-PARAMS = {"params": {"widths": [32, 32, 64, 64], "z": 16, "scale": 0.3611, "shift": 0.1159}}
+WIDE = KL16.replace(block_out_channels=(32, 64), norm_num_groups=32)
+PARAMS = {"params": {"widths": [32, 64], "z": 16, "scale": 0.3611, "shift": 0.1159}}
 
 
 def checkpoint(folder: Path, arch: VAEArchConfig = KL16, *, prefix: str = "", **extra: torch.Tensor) -> Path:
@@ -134,7 +134,7 @@ def test_a_port_ends_in_a_pass_that_is_no_skip(ported: tuple[Path, PortState, li
     assert held["passed"]
     assert {row["gate"] for row in held["rows"]} == {"S", "P float32", "D float32"}
     assert state.reuse.verdict == "reuse_with_arguments"
-    assert state.reuse.arguments["block_out_channels"] == [32, 32, 64, 64]
+    assert state.reuse.arguments["block_out_channels"] == [32, 64]
     assert state.contract["normalization"] == {"where": "inside", "shift": 0.1159, "scale": 0.3611}
     assert [stub.module for stub in state.stubs] == ["not_installed_anywhere"]
 
@@ -380,7 +380,7 @@ def test_official_code_that_cannot_be_used(text: str, says: str, tmp_path: Path)
     source = tmp_path / "bad.py"
     source.write_text(text)
     start = time.monotonic()
-    done = vaeport("port", f"{source}:VAE", "--family", "bad", cwd=tmp_path)
+    done = here("port", f"{source}:VAE", "--family", "bad", cwd=tmp_path)
     assert done.code == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -29,7 +29,7 @@ from vaeport.media import (
     to_pixels,
     write_image,
 )
-from vaeport.runtime.files import compare_files, decode_file, decoded_pieces, encode_file
+from vaeport.runtime.files import clips, compare_files, decode_file, decoded_pieces, encode_file
 from vaeport.vae import VAE
 
 
@@ -252,6 +252,14 @@ class TestOverlapChangesNothing:
         x = (torch.rand(2, 4096, generator=torch.Generator().manual_seed(0)) - 0.5)[None].to(dtype)
         expected = torch.cat([d.mode() for d in vae.stream_encode(x.split(16 * 8, 2))], 2)
         assert torch.equal(read_latents(tmp_path / "z.safetensors")[0], expected)
+
+
+def test_what_comes_as_one_long_piece_becomes_pixels_in_short_ones() -> None:
+    long, picture = torch.randn(1, 3, 40, 5, 7), torch.randn(1, 3, 5, 7)
+    parts = list(clips(iter([long, long[:, :, :1]]), 5, 7))
+    assert [part.shape[2] for part in parts] == [16, 16, 8, 1]
+    assert torch.equal(torch.cat(parts, 2), torch.cat([long, long[:, :, :1]], 2))
+    assert torch.equal(next(clips(iter([picture]), 5, 7)), picture[:, :, None])
 
 
 class TestFailures:

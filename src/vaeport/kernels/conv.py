@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from fractions import Fraction
 from math import prod
 from typing import Self
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaeport.kernels import hopper_conv
-from vaeport.kernels.kept import Kept
+from vaeport.kernels.kept import Kept, in_place_of
 from vaeport.kernels.ops import OPS
 from vaeport.layers import TIME, Chain, ChannelsToTime, Conv, Layer, NearestUpsample, Shuffle, SplitFirst
 from vaeport.layers import Pad as Edges
@@ -36,8 +35,7 @@ class FastConv(Conv):
     @classmethod
     def of(cls, conv: Conv, behind: Layer | None = None) -> Self:
         """With the parameters of `conv`; behind: a layer of which `joins` is true."""
-        twin = cls.__new__(cls)
-        twin.__dict__.update(copy(conv).__dict__)
+        twin = in_place_of(cls, conv)
         if isinstance(behind, ChannelsToTime):
             twin.split = (behind.factor, 1, 1)
         elif isinstance(behind, Shuffle):

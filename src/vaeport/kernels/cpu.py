@@ -6,12 +6,11 @@ take the products of all channels and taps in one sum: errors in float32 grow 2.
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Self
 
 from torch import Tensor
 
-from vaeport.kernels.kept import served
+from vaeport.kernels.kept import in_place_of, served
 from vaeport.kernels.single_frame import SingleFrame
 from vaeport.kernels.winograd import MinimalConv
 from vaeport.layers.layer import Layer
@@ -36,9 +35,7 @@ class SummedRMSNorm(ChannelRMSNorm):
     @classmethod
     def of(cls, norm: ChannelRMSNorm) -> Self:
         """With the gain of `norm`."""
-        twin = cls.__new__(cls)
-        twin.__dict__.update(copy(norm).__dict__)
-        return twin
+        return in_place_of(cls, norm)
 
     @classmethod
     def serves(cls, norm: Layer) -> bool:

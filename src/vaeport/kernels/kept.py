@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Kind = TypeVar("Kind", bound=nn.Module)
 
 LEAST = 2**15
 """elements of an input from which on it is worth while; oneDNN, quick and accurate, serves none below 20480"""
@@ -39,6 +43,13 @@ class Kept:
 
 def _same(read: Tensor, weight: Tensor) -> bool:
     return read.data_ptr() == weight.data_ptr() and (read.dtype, read.device) == (weight.dtype, weight.device)
+
+
+def in_place_of(kind: type[Kind], layer: nn.Module) -> Kind:
+    """A layer of another kind that has all that `layer` has, its very parameters among it."""
+    twin = kind.__new__(kind)
+    twin.__dict__.update(copy(layer).__dict__)
+    return twin
 
 
 def worthwhile(elements: int) -> bool:

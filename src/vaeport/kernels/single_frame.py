@@ -5,12 +5,12 @@ y[0] = bias + weight[-1] * x[0]
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaeport.kernels.kept import in_place_of
 from vaeport.layers.conv import Conv, Pad
 from vaeport.layers.layer import TIME, Chunk, Layer, State
 
@@ -24,9 +24,7 @@ class SingleFrame(Conv):
     @classmethod
     def of(cls, conv: Conv) -> Self:
         """With the parameters of `conv`."""
-        twin = cls.__new__(cls)
-        twin.__dict__.update(copy(conv).__dict__)
-        return twin
+        return in_place_of(cls, conv)
 
     @classmethod
     def serves(cls, conv: Layer) -> bool:

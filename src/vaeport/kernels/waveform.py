@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from vaeport.kernels import hopper_conv
-from vaeport.kernels.kept import Kept
+from vaeport.kernels.kept import Kept, in_place_of
 from vaeport.kernels.ops import OPS
 from vaeport.layers import Conv, Layer, Snake, WeightNormConv, WeightNormConvTranspose1d
 from vaeport.layers.conv import Pad
@@ -27,8 +26,7 @@ class FastWaveConv(Conv):
     @classmethod
     def of(cls, conv: Conv) -> Self:
         """With the parameters of `conv`."""
-        twin = cls.__new__(cls)
-        twin.__dict__.update(copy(conv).__dict__)
+        twin = in_place_of(cls, conv)
         twin._kept = Kept(lambda *weights: _pair(_unfolded(conv.kernel_weight(), conv.stride[0])))
         return twin
 
@@ -84,8 +82,7 @@ class FastWaveUp(WeightNormConvTranspose1d):
     @classmethod
     def of(cls, conv: WeightNormConvTranspose1d) -> Self:
         """With the parameters of `conv`."""
-        twin = cls.__new__(cls)
-        twin.__dict__.update(copy(conv).__dict__)
+        twin = in_place_of(cls, conv)
         twin._kept = Kept(lambda v, g: _pair(_groups(conv.kernel_weight(), conv.stride)))
         return twin
 
@@ -116,9 +113,7 @@ class FastSnake(Snake):
     @classmethod
     def of(cls, snake: Snake) -> Self:
         """With the parameters of `snake`."""
-        twin = cls.__new__(cls)
-        twin.__dict__.update(copy(snake).__dict__)
-        return twin
+        return in_place_of(cls, snake)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, L], same shape."""

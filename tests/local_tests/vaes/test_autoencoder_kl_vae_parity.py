@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from vaeport.port.parity import Parity
 
 PARITY = Parity(
@@ -20,5 +22,6 @@ PARITY = Parity(
 )
 
 
+@pytest.mark.full
 def test_autoencoder_kl_vae_parity(parity: Callable[[Parity], None]) -> None:
     parity(PARITY)
