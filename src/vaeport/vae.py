@@ -308,7 +308,8 @@ class VAE(nn.Module):
         """A half as it runs where it is, at the config's precision."""
         half = self._half(name)
         first = next(half.parameters())
-        checked_backend(first.device, first.dtype)
+        if self.contract.modality == "video":  # alone has conv3d
+            checked_backend(first.device, first.dtype)
         return running(half, first.device, first.dtype, self.config.precision)
 
     def _stream_axis(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
+from copy import copy, deepcopy
 from fractions import Fraction
 
 import pytest
@@ -173,3 +173,17 @@ def test_no_amounts(text: str) -> None:
 
 def test_public_name() -> None:
     assert vaeport.ParallelTiledVAE is ParallelTiledVAE
+
+
+def test_halves_of_different_types() -> None:
+    """The encoder in float64, the decoder in float32: each plan is made, and each input taken, in its half's type."""
+    vae = copy(native("kl"))
+    vae._modules = {**vae._modules, "decoder": deepcopy(vae.decoder).float()}
+    ours, z = ParallelTiledVAE(vae, budget="1GiB"), latent("kl").float()
+    assert (
+        difference(ours.encode(media("kl")).latent_dist.parameters, vae.encode(media("kl")).latent_dist.parameters) == 0
+    )
+    assert torch.equal(ours.decode(z).sample, vae.decode(z).sample)
+    assert (ours.plan(tuple(z.shape)).dtype, ours.plan((1, 3, 16, 16), "encoder").dtype) == ("float32", "float64")
+    with pytest.raises(InputError, match="differ in type"):
+        ours.decode(z.double())

@@ -17,7 +17,7 @@ class MinimalConv(Conv):
     """As `Conv`: the sums in another order, for float32 and float64 without gradients.
 
     x [B, C, H, W] or [B, C, T, H, W]; the first axis of the kernel has three taps. Infinite inputs give NaN nearby.
-    Outputs come in fours as long as there are four, then as a pair, then alone.
+    Rows come in fours as long as there are four, then as a pair, then alone; frames as pairs, which round less.
     """
 
     _filters: dict[int, Kept]
@@ -43,7 +43,9 @@ class MinimalConv(Conv):
     def _convolve(self, x: Tensor, weight: Tensor, pad: tuple[Pad, ...]) -> Tensor:
         rank = len(pad)
         n = x.shape[-rank] + sum(pad[0]) - 2
-        if n < 2 or not (worthwhile(x.numel() // x.shape[-rank] * (n // 4 or 1)) and served(x, weight, self.bias)):
+        schemes = (QUADS, PAIRS) if rank == 2 else (PAIRS,)
+        share = x.numel() // x.shape[-rank] * (n // schemes[0].size or 1)
+        if n < 2 or not (worthwhile(share) and served(x, weight, self.bias)):
             return super()._convolve(x, weight, pad)
         # zeros are appended along the first axis, and where a convolution takes as many on both sides alone
         inner = [0 if before != after else before for before, after in pad[1:]]
@@ -53,7 +55,7 @@ class MinimalConv(Conv):
         sizes = [x.shape[i] + 2 * inner[i] - self.kernel[i] + 1 for i in range(1 - rank, 0)]
         y = x.new_empty(x.shape[0], weight.shape[0], n, *sizes)
         done = 0
-        for scheme in (QUADS, PAIRS):
+        for scheme in schemes:
             count = (n - done) // scheme.size
             if count:
                 self._groups(scheme, count, x, y, done, weight, inner)

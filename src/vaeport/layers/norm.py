@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaeport.layers.large import in_parts
 from vaeport.layers.layer import Barrier, Layer, Settled
 
 
@@ -129,5 +130,8 @@ class ChannelLayerNorm(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, *axes], same shape."""
+        return in_parts(self._normed, x, x.numel())
+
+    def _normed(self, x: Tensor) -> Tensor:
         y = F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, self.eps)
         return y.movedim(-1, 1)

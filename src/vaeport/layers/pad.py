@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaeport.errors import InputError
+from vaeport.layers import large
 from vaeport.layers.layer import Chunk, Interval, Layer, State
 
 Pads = tuple[tuple[int, int], ...]
@@ -84,6 +85,13 @@ class Pad(Layer):
         if self.mode == "reflect":
             for axis in axes:
                 self._require_a_mirror_image(x.shape[axis], max(pads[axis]))
+            if large.reach(x) > large.INDEXABLE:
+                for axis in axes:
+                    before, after = pads[axis]
+                    n = x.shape[axis]
+                    start, stop = x.narrow(axis, 1, before), x.narrow(axis, n - 1 - after, after)
+                    x = torch.cat((start.flip(axis), x, stop.flip(axis)), axis)
+                return x
         if self.mode == "replicate" and len(axes) == 1:
             # whole frames are copied, which the kernel for all axes does element by element
             axis, (before, after) = axes[0], pads[axes[0]]

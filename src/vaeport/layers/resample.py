@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import prod
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaeport.layers.large import in_parts
 from vaeport.layers.layer import TIME, Interval, Layer
 
 
@@ -19,6 +21,9 @@ class NearestUpsample(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] or [B, C, T, H, W], as many axes as factors -> each axis its factor times as long."""
+        return in_parts(self._upsampled, x, x.numel() * prod(self.factors))
+
+    def _upsampled(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=[float(f) for f in self.factors], mode="nearest")
 
     def length(self, n: int, axis: int) -> int:

@@ -66,7 +66,8 @@ class ParallelTiledVAE:
             posterior = found
         else:
             encoder = vae._running("encoder")
-            vae._check(x, vae.contract.channels, [(a.name, a.least) for a in vae.contract.axes])
+            least = [(a.name, a.least) for a in vae.contract.axes]
+            vae._check(x, vae.contract.channels, least, vae.half_dtype("encoder"))
             vae._require_legal(vae.contract.axes, x.shape[2:])
             posterior = vae._posterior(self._run("encoder", encoder, x, None))
         return EncoderOutput(posterior) if return_dict else (posterior,)
@@ -117,7 +118,8 @@ class ParallelTiledVAE:
             assert found is not None
             return DecoderOutput(found) if return_dict else (found,)
         decoder = vae.decoder_at(timestep, generator)
-        vae._check(z, vae.contract.latent_channels, [(a.name, 1) for a in vae.contract.axes])
+        least = [(a.name, 1) for a in vae.contract.axes]
+        vae._check(z, vae.contract.latent_channels, least, vae.half_dtype("decoder"))
         if out is not None:
             self._require_room(z, out)
         with torch.no_grad():

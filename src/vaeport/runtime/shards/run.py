@@ -164,10 +164,10 @@ def _shard(vae: VAE, half: Literal["encoder", "decoder"], x: Tensor, axis: int |
     layer = vae._running(half)
     axes = vae.contract.axes
     if half == "encoder":
-        vae._check(x, vae.contract.channels, [(a.name, a.least) for a in axes])
+        vae._check(x, vae.contract.channels, [(a.name, a.least) for a in axes], vae.half_dtype(half))
         vae._require_legal(axes, x.shape[2:])
     else:
-        vae._check(x, vae.contract.latent_channels, [(a.name, 1) for a in axes])
+        vae._check(x, vae.contract.latent_channels, [(a.name, 1) for a in axes], vae.half_dtype(half))
     audio = vae.contract.modality == "audio"
     legal = (SAMPLES,) if audio else (HEIGHT, WIDTH)
     axis = longer_axis(vae, x) if axis is None else axis
