@@ -62,13 +62,11 @@ class Chain(Layer):
         return bool(self.layers) and self.layers[-1].adds
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
-        """The last layer adds, if it can; its input is not kept for a sum behind it."""
-        layers = tuple(self.flat(but_hooked=True))
-        for i, layer in enumerate(layers, 1):
-            if i == len(layers) and layer.adds:
-                return layer.plus(x, addend)
+        """The last layer adds; only where it can, since a sum behind it would keep its input."""
+        *layers, end = self.flat(but_hooked=True)
+        for layer in layers:
             x = layer(x)
-        return addend + x
+        return end.plus(x, addend)
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """Each layer's step on what the one before it released; the list of states is used again."""
@@ -130,7 +128,10 @@ class Add(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum; both branches give the same shape."""
-        return self.main.plus(x, self.shortcut(x))
+        if self.main.adds:
+            return self.main.plus(x, self.shortcut(x))
+        y: Tensor = self.shortcut(x) + self.main(x)
+        return y
 
     def step(self, x: Chunk, state: State, last: bool, axis: int) -> tuple[Chunk, State]:
         """The sum of what both branches have released."""

@@ -63,9 +63,8 @@ class Layer(nn.Module):
         return (None if x is None else self(x)), None
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
-        """The addend and what `x` gives, in one tensor; a layer overrides it, and sets `adds`, if it can add itself."""
-        y: Tensor = addend + self(x)
-        return y
+        """The addend and what `x` gives, in one tensor, of a layer that `adds`."""
+        raise NotImplementedError(f"{type(self).__name__} adds nothing to its outputs")
 
     def step_plus(self, x: Chunk, state: State, last: bool, axis: int, addend: Chunk) -> tuple[Chunk, Chunk, State]:
         """As `step`, with what is left of an addend: None once it is in the outputs."""
