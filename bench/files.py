@@ -1,11 +1,12 @@
 """Files beside what the device does alone: `decode_file` and the decode, `encode_file` and the encode.
 
-    python -m bench.files --device cpu|cuda [--quick] [--sink mp4|raw|null] [--preset NAME] [--json-out FILE]
+    python -m bench.files --device cpu|cuda [--quick] [--sink mp4|raw|null] [--preset NAME] [--frames N]
+                          [--json-out FILE]
 
-Wan 2.1 with drawn weights, on 81 frames of 480 x 832, or narrow on a few small ones. `mp4` goes through the files that
-users write and read, which needs PyAV. `raw` writes the frames as bytes and `null` drops them, through the same threads
-and copies; both encode frames that lie in memory. Medians of runs in turns; the last line is one JSON object. Exit code
-1 if a file takes more than 1.1 times what the device takes, on a GPU.
+Wan 2.1 with drawn weights, on 81 frames (`--frames`) of 480 x 832, or narrow on a few small ones. `mp4` goes through
+files that users write and read, which needs PyAV. `raw` writes the frames as bytes and `null` drops them, through the
+same threads and copies; both encode frames that lie in memory. Medians of runs in turns; the last line is one JSON
+object. Exit code 1 if a file takes more than 1.1 times what the device takes, on a GPU.
 
 The latents are waves that travel: what drawn weights make of them takes x264 about twice the bytes of a natural clip,
 and what they make of noise nine times (narrow, 21 frames of 240 x 416).
@@ -67,7 +68,7 @@ class Work:
         self.sink, self.preset, self.folder = options.sink, options.preset, folder
         self.device = torch.device(options.device)
         dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
-        self.model, shape = (QUICK_WAN, (9, 32, 48)) if options.quick else (WAN, (81, 480, 832))
+        self.model, shape = (QUICK_WAN, (9, 32, 48)) if options.quick else (WAN, (options.frames, 480, 832))
         self.vae = drawn(self.model, dtype, self.device)
         self.frames = moving_picture(*shape)
         self.latents = moving_latents(self.vae.contract.latent_shape((1, 3, *shape))).to(self.device, dtype)
@@ -200,6 +201,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a narrow model, a small clip")
     parser.add_argument("--sink", choices=SINKS, default="mp4")
     parser.add_argument("--preset", help="of x264")
+    parser.add_argument("--frames", type=int, default=81, help="of the clip at full width, 4k + 1")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json-out", type=Path, metavar="FILE", help="also write the JSON object to FILE")
     return parser.parse_args(arguments)

@@ -18,7 +18,7 @@ def command(
     vae: Opener,
     budget: BudgetOption = None,
     preset: Annotated[
-        str | None, typer.Option(help="Of x264, for .mp4: how long it may take; medium by default.")
+        str | None, typer.Option(help="Of x264, for .mp4: how long it may take; superfast by default.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -100,7 +100,7 @@ class VideoReader(Closing):
             if filled == len(chunk):
                 yield chunk
                 chunk, filled = empty(size), 0
-            chunk[filled] = frame
+            chunk.numpy()[filled] = frame.numpy()  # torch would wake all its threads for each of these small copies
             filled += 1
         if filled:
             yield chunk[:filled]

@@ -17,8 +17,8 @@ from vaeport.media.files import StrPath, extra, writing
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-CRF, PRESET = "12", "medium"
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", PRESET, "slow", "slower", "veryslow")
+CRF, PRESET = "12", "superfast"
+PRESETS = ("ultrafast", PRESET, "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 # Container, codec, its options.
 _FORMATS = {
     ".mp4": ("mp4", "libx264", {"crf": CRF}),
@@ -27,7 +27,7 @@ _FORMATS = {
 
 
 def preset_of(path: StrPath, preset: str | None) -> str | None:
-    """The preset of x264 for a file: the one that is given, "medium" for other `.mp4`, None for other files.
+    """The preset of x264 for a file: the one that is given, "superfast" for other `.mp4`, None for other files.
 
     Raises:
         InputError: x264 has no such preset, or does not write this file.

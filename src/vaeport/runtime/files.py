@@ -122,7 +122,7 @@ def decode_file(
     """Decodes a latent file into an image, video or audio file of exactly the size and length that was encoded.
 
     budget      memory beside the weights: bytes or "4GiB"; None: pieces of time as the model runs by itself
-    preset      of x264, for `.mp4`: "veryfast", ...; None: "medium"
+    preset      of x264, for `.mp4`: "medium", ...; None: "superfast"
 
     Raises LatentFileError for latents of another model or contract, or that are not finite; MediaError, InputError or
     BlockedError; the target appears whole or not at all. Media that is not finite is an InputError that names the layer
