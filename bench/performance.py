@@ -18,6 +18,7 @@ NAMES = {
     "AutoencoderKLHunyuanVideo whole clip": "HunyuanVideo",
     "AutoencoderKLLTX2Video ltx2.0": "LTX-2",
     "AutoencoderKLWan wan2.1": "Wan 2.1",
+    "AutoencoderKLWan wan2.2": "Wan 2.2",
     "AutoencoderKL flux1": "KL (FLUX.1)",
     "AutoencoderOobleck stable-audio-open-1.0": "Oobleck",
 }
