@@ -1,0 +1,1 @@
+"""Native VAEs in other libraries' programs."""
