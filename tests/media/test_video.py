@@ -129,6 +129,41 @@ def test_rate_and_count_are_exact(tmp_path: Path, suffix: str, rate: Fraction) -
         assert len(list(reader)) == 5
 
 
+def foreign(path: Path, pixel_format: str, shown: list[int], transfer: int = 1) -> Path:
+    """Grey frames of a pixel format, shown at these milliseconds."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=1000)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.color_trc = 32, 16, pixel_format, transfer
+        for pts in shown:
+            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 128, np.uint8), format="rgb24")
+            frame = frame.reformat(format=pixel_format)
+            frame.pts, frame.time_base, frame.color_trc = pts, Fraction(1, 1000), transfer
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_frames_of_unequal_length_are_kept_and_noted(tmp_path: Path) -> None:
+    with VideoReader(foreign(tmp_path / "a.mkv", "yuv420p", [0, 40, 80, 200, 240])) as reader:
+        assert len(list(reader)) == 5
+        (note,) = reader.notes
+    assert re.fullmatch(r"frames last 40 to 120 ms; all are kept, as if at \d+(\.\d+)? a second", note)
+    with VideoReader(foreign(tmp_path / "b.mkv", "yuv420p", [0, 42, 83, 125, 167])) as reader:  # 24 in whole ms
+        assert (len(list(reader)), reader.notes) == (5, [])
+
+
+def test_ten_bits_are_rounded_to_eight_and_noted(tmp_path: Path) -> None:
+    with VideoReader(foreign(tmp_path / "a.mkv", "yuv420p10le", [0, 40])) as reader:
+        assert mean_error(torch.stack(list(reader)), torch.full((2, 16, 32, 3), 128, dtype=torch.uint8)) <= 1
+        assert reader.notes == ["10 bits a channel, read as 8"]
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_refused_rather_than_read_as_sdr(tmp_path: Path, transfer: int, name: str) -> None:
+    with pytest.raises(MediaError, match=rf"graded for HDR(.|\n)*{name}(.|\n)*tone-map"):
+        VideoReader(foreign(tmp_path / "a.mkv", "yuv420p10le", [0, 40], transfer))
+
+
 @pytest.mark.parametrize(
     ("first", "size", "lengths"), [(1, 4, [1, 4, 4, 2]), (5, 3, [5, 3, 3]), (11, 1, [11]), (40, 8, [11])]
 )

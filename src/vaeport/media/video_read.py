@@ -16,6 +16,7 @@ from vaeport.media.color import ColorConverter
 from vaeport.media.container import declared_length
 from vaeport.media.files import StrPath, extra, input_file
 from vaeport.media.orientation import Orientation
+from vaeport.media.video_notes import VideoNotes
 
 if TYPE_CHECKING:
     from av.buffer import Buffer
@@ -36,9 +37,11 @@ class VideoReader(Closing):
         width, height: of the upright frame, in pixels.
         rate: frames per second; the average where the rate varies.
         frames: the container's claim, None if it makes none. Only reading tells.
+        notes: what the frames do not show: more than 8 bits, frames of unequal length. Complete when all are read.
 
     Raises:
-        MediaError: not a video, cut short, damaged, without a frame, or partly transparent; at once or while reading.
+        MediaError: not a video, cut short, damaged, without a frame, partly transparent, or graded for HDR screens; at
+            once or while reading.
         BlockedError: PyAV is not installed, or the file may not be read.
     """
 
@@ -51,6 +54,7 @@ class VideoReader(Closing):
         self._color = ColorConverter()
         self._orientation = Orientation()
         self._size: tuple[int, int] | None = None
+        self._notes = VideoNotes(self.path)
         self._refuse_cut_short()
         with self._reporting():
             self._container = av.open(f"file:{self.path.absolute()}", options=_OPTIONS, metadata_errors="replace")
@@ -138,8 +142,14 @@ class VideoReader(Closing):
                     fix = "fetch the file again, or re-encode it without the damaged part"
                     raise MediaError("the video is damaged", where=f"{self.path}, about frame {count}", fix=fix)
                 for frame in frames:
+                    self._notes.see(frame)
                     yield self._pixels(frame)
                     count += 1
+
+    @property
+    def notes(self) -> list[str]:
+        """See the class."""
+        return self._notes.lines(self.rate)
 
     def _pixels(self, frame: VideoFrame) -> Tensor:
         size = (frame.width, frame.height)

@@ -158,6 +158,7 @@ class VideoInput(_Pictures):
         for chunk in self._ahead(self.reader.chunks(*(self.vae.encode_pieces or (1, 4)), pin=self._pin)):
             self.frames += len(chunk)
             yield self._model(chunk)
+        self.notes += self.reader.notes
 
     def source(self) -> Source:
         """See `Input`."""
