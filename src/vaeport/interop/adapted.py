@@ -202,9 +202,12 @@ class Adapted(nn.Module):
 
     def _tiles(self, way: str) -> str | None:
         """The tiles that the flags ask for; those of "diffusers" in time have flags of their own, as there."""
-        if changed := {k: v for k, v in self.tiles.items() if getattr(self, k) != v}:
+        changed = [name for name, size in self.tiles.items() if getattr(self, name) != size]
+        if changed:
+            expected = ", ".join(f"{name}={self.tiles[name]}" for name in changed)
+            found = ", ".join(f"{name}={getattr(self, name)}" for name in changed)
             fix = "leave them out, or use exact plans (`tiling=None`), which find their own"
-            raise ConfigError("published tiles have one size", expected=changed, found="others", fix=fix)
+            raise ConfigError("published tiles have one size", expected=expected, found=found, fix=fix)
         names = tiling_names(ModelRegistry.find_class(type(self.native)).name, self.native.arch)
         if self.tiling != "diffusers" or "diffusers-framewise" not in names:
             return self.tiling if self.use_tiling else None
