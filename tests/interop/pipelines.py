@@ -10,6 +10,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from torch import Tensor
 
 from tests.layers.laws import normal
@@ -34,35 +35,39 @@ def original(name: str, dtype: torch.dtype = torch.float32) -> Any:
     return theirs
 
 
-@cache
-def component(cls: Any, **options: Any) -> Any:
-    """A component with weights from one seed, shared by both sides."""
+def seeded(cls: Any, **options: Any) -> Any:
+    """A component with weights from one seed."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
         return cls(**options).eval().requires_grad_(False)
 
 
-def unet(**options: Any) -> Any:
-    """Two levels, the inner one with attention."""
-    return component(
-        diffusers.UNet2DConditionModel,
-        sample_size=4,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        attention_head_dim=4,
-        cross_attention_dim=TEXT,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        **options,
+component = cache(seeded)
+"""The same, shared by both sides."""
+
+
+def clip() -> dict[str, Any]:
+    """A tokenizer that knows letters, and its text encoder."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=TEXT,
+        intermediate_size=TEXT,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
     )
+    tokens = {word: i for i, word in enumerate(words)}
+    tokenizer = transformers.CLIPTokenizer(vocab=tokens, merges=[], model_max_length=8)
+    return {"tokenizer": tokenizer, "text_encoder": seeded(transformers.CLIPTextModel, config=config)}
 
 
-def stable_diffusion(vae: Any, kind: Any = diffusers.StableDiffusionPipeline) -> Any:
-    """Of any of its pipelines."""
-    absent = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
+def stable_diffusion(vae: Any, kind: Any = diffusers.StableDiffusionPipeline, **text: Any) -> Any:
+    """Of any of its pipelines; `text`: what `clip` gives, for prompts in words."""
+    absent = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor")) | text
     scheduler = diffusers.DDIMScheduler(steps_offset=1, clip_sample=False)
     return kind(vae=vae, unet=unet(), scheduler=scheduler, **absent, requires_safety_checker=False)
 

@@ -147,10 +147,15 @@ class Adapted(nn.Module):
 
     tiled_decode = _decode = tiled_encode
 
+    def enable_layerwise_casting(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """ConfigError: kernels read weights as they lie."""
+        raise ConfigError("weights have the type that they run in", fix="load the VAE with dtype=..., or vae.to(dtype)")
+
     def __setattr__(self, name: str, value: Any) -> None:
-        """ConfigError for another half: what runs is the native VAE."""
-        if name in ("encoder", "decoder") and value is not self._modules.get(name):
-            raise ConfigError(f"the {name} cannot be replaced", found=type(value).__name__, fix=f"keep vae.{name}")
+        """ConfigError for another half: what runs is the native VAE. None lets go of one."""
+        if name in ("encoder", "decoder") and value is not None and value is not self._modules.get(name):
+            fix = f"to compile: vae.{name[:-1]} = torch.compile(vae.{name[:-1]})"
+            raise ConfigError(f"the {name} cannot be replaced", found=type(value).__name__, fix=fix)
         super().__setattr__(name, value)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
