@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaeport.cli.common import json_object, say
+from vaeport.cli.reporting import GitHubOption, HtmlOption, JUnitOption, MarkdownOption, ReportOption, Reports
 from vaeport.errors import InputError, VaeportError
 
 if TYPE_CHECKING:
+    from vaeport.drift.explanation import Explanation
     from vaeport.proof.prove import Proof
+    from vaeport.report.watched import Watched
 
 
 def command(
@@ -67,6 +70,11 @@ def command(
     trace_tolerance: Annotated[
         float | None, typer.Option(help="Of --reference-trace, relative; by default as its type allows.")
     ] = None,
+    report: ReportOption = None,
+    html: HtmlOption = None,
+    markdown: MarkdownOption = None,
+    junit: JUnitOption = None,
+    github: GitHubOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole verdict as JSON.")] = False,
 ) -> None:
     """Prove that a native VAE equals its reference: gates S (same function), P (same precision), D (same types)."""
@@ -91,7 +99,11 @@ def command(
         "dtypes": tuple(filter(None, dtypes.split(","))),
         "device": device,
     }
+    reports = Reports(report, html, markdown, junit, github)
+    reports.check()
     if reference_trace is not None:
+        if reports.wanted:
+            raise InputError("a report is of a proof, and --reference-trace runs none", fix="leave one of them out")
         _against(options, reference_trace, trace, trace_tolerance, as_json, asked=explain or repro is not None)
     if trace_tolerance is not None and reference_trace is None:
         raise InputError("--trace-tolerance is --reference-trace's", fix="give --reference-trace too")
@@ -106,16 +118,19 @@ def command(
 
         make_folder(trace)
     proof = proof_of(**options)
+    watched = reports.watched(proof)
     verdict = proof.run()
     told, lines, problems = verdict.to_json(), verdict.lines(), list[VaeportError]()
     failed = verdict.failed_gates()
     if explain and failed & {"S", "D"}:
         with _kept(problems):
-            lines = [*_explained(proof, failed, options, repro, told, problems), "", *lines]
+            lines = [*_explained(proof, failed, options, repro, told, problems, watched), "", *lines]
     elif explain:
         names = ", ".join(sorted(failed))
         why = f"it looks for what fails gates S and D, and {names} failed" if failed else "both sides agree"
         say(f"nothing to explain{'' if repro is None else ', no repro'}: {why}")
+        if watched is not None:
+            watched.measure()
     if trace is not None:
         from vaeport.drift.tracing import write_traces
 
@@ -123,6 +138,9 @@ def command(
             told["trace"] = write_traces(proof, trace)
             lines += told["trace"]
     print(json.dumps(told, indent=2) if as_json else "\n".join(lines))
+    if watched is not None:
+        with _kept(problems):
+            reports.write(watched.report(verdict, reports.commands(verdict, explain, repro)))
     for problem in problems:
         say(f"vaeport: {problem}")
     raise typer.Exit(1 if not verdict else max((problem.exit_code for problem in problems), default=0))
@@ -149,12 +167,13 @@ def _explained(
     repro: Path | None,
     told: dict[str, Any],
     problems: list[VaeportError],
+    watched: Watched | None,
 ) -> list[str]:
     """What `--explain` and `--repro` add to the lines, and to what is told as JSON."""
     from vaeport.drift import explain_gates
     from vaeport.drift.repro import write_repro
 
-    explanation = explain_gates(proof, failed)
+    explanation: Explanation = explain_gates(proof, failed) if watched is None else watched.explain(failed)
     told["explanation"] = explanation.to_json()
     if repro is not None:
         told["repro"] = None

@@ -143,6 +143,7 @@ class _Explainer:
                 self.seconds -= time.monotonic() - begun
         finding = self._finding(place.unit, worst.spot.at, worst.error, found.edit)
         finding.operations, finding.tried, finding.remaining = operations, found.tried, found.remaining
+        finding.tell(found.attempts)
         finding.places = (at[0] or finding.places[0], at[1] or finding.places[1])
         if found.edit is None:
             finding.change = "; ".join(filter(None, (finding.change, worst.says)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -10,6 +10,21 @@ from vaeport.proof.verdict import finite
 from vaeport.vae import VAE
 
 NOTHING = "no change that was tried mends it"
+MOST_ATTEMPTS = 24
+"""Changes that a finding tells of; it counts all."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A change that was tried: its class, its module, in words, and the error that was left.
+
+    remaining   None for a change that cannot be made there
+    """
+
+    cause: str
+    module: str
+    change: str
+    remaining: float | None
 
 
 @dataclass
@@ -27,6 +42,7 @@ class Finding:
     error           relative rms difference there
     remaining       after the change
     tried           changes
+    attempts        those of them that left least, in that order
     gate            that fails by it
     apply           makes the change
     """
@@ -42,6 +58,7 @@ class Finding:
     places: tuple[str, str] = ("unknown", "unknown")
     operations: tuple[str, str] | None = None
     tried: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
     gate: str = "S"
     apply: Callable[[VAE], Any] | None = field(default=None, repr=False)
 
@@ -65,7 +82,14 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {part.name: getattr(self, part.name) for part in fields(self) if part.name != "apply"}
+        plain = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "apply"}
+        return {**plain, "attempts": [asdict(attempt) for attempt in self.attempts]}
+
+    def tell(self, attempts: Sequence[Attempt]) -> None:
+        """Keeps those that left least; such as cannot be made come last."""
+        left = [float("inf") if one.remaining is None else one.remaining for one in attempts]
+        order = sorted(range(len(attempts)), key=lambda i: (attempts[i].remaining is None, left[i]))
+        self.attempts = [attempts[i] for i in order[:MOST_ATTEMPTS]]
 
 
 @dataclass

@@ -8,18 +8,20 @@ from collections.abc import Collection
 from vaeport.drift.casts import explain_casts
 from vaeport.drift.explain import explain
 from vaeport.drift.explanation import Explanation
+from vaeport.drift.prepare import Prepared
 from vaeport.proof.prove import Proof
 
 
-def explain_gates(proof: Proof, failed: Collection[str] | None = None) -> Explanation:
+def explain_gates(proof: Proof, failed: Collection[str] | None = None, *, given: Prepared | None = None) -> Explanation:
     """Why gate S fails; where the function is the same, why gate D does.
 
     failed      the gates that are known to have failed; None: each of the two may have
+    given       what the reference did, if it has run already
 
     ProofError if the reference does not run.
     """
     asked = {"S", "D"} if failed is None else set(failed)
-    explanation = explain(proof) if "S" in asked else Explanation()
+    explanation = explain(proof, given=given) if "S" in asked else Explanation()
     if "D" in asked and proof.dtypes and explanation.explained and not explanation.findings:
         begun = time.monotonic()
         findings = explain_casts(proof)

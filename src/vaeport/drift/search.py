@@ -11,6 +11,7 @@ import torch
 from vaeport.drift.candidates import edits_for
 from vaeport.drift.edits.edit import Edit
 from vaeport.drift.edits.words import renamed
+from vaeport.drift.explanation import Attempt
 from vaeport.drift.memory import at_most
 from vaeport.drift.passage import Difference, Spot
 from vaeport.drift.trial import Trial
@@ -24,12 +25,16 @@ _MORE = 4
 
 @dataclass
 class Answer:
-    """The change that mends a place, or None; how many were tried; what was left of the error; what was not tried."""
+    """The change that mends a place, or None; how many were tried; what was left of the error; what was not tried.
+
+    attempts    the changes that were tried, in their order
+    """
 
     edit: Edit | None
     tried: int
     remaining: float | None = None
     left_out: list[str] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
 
 
 def search(
@@ -46,11 +51,19 @@ def search(
     found = [d.found for d in trial.place.differences if d.found is not None]
     sizes = [64 * t.nbytes for t in found] + [2048 * one.forcing.truth.media.nbytes for one in (trial, *checks)]
     with at_most(max(_LEAST, *sizes)):
-        return _searched(trial, checks, reference_unit, told, seconds)
+        attempts: list[Attempt] = []
+        answer = _searched(trial, checks, reference_unit, told, seconds, attempts)
+        answer.attempts = attempts
+        return answer
 
 
 def _searched(
-    trial: Trial, checks: Sequence[Trial], reference_unit: str, told: Sequence[object], seconds: float
+    trial: Trial,
+    checks: Sequence[Trial],
+    reference_unit: str,
+    told: Sequence[object],
+    seconds: float,
+    attempts: list[Attempt],
 ) -> Answer:
     deadline, tried = time.monotonic() + seconds, 0
     partly: tuple[Edit, float] | None = None
@@ -65,14 +78,16 @@ def _searched(
             break
         tried += 1
         after = _tried(edit, trial)
+        left = None if after is None else max((d.error for d in after), default=0.0)
+        attempts.append(Attempt(edit.cause, edit.module, edit.change, left))
         if after is None:
             continue
         if not after and all(_tried(edit, check) == [] for check in checks):
             if all(check.agrees(edit) for check in blind):
                 return Answer(renamed(edit, trial.forcing.vae, trial.errors), tried, 0.0)
             mends = mends or (edit, tried)
-        elif partly is None and (left := _partly(after, trial, checks, edit)) is not None:
-            partly = edit, left
+        elif partly is None and (rest := _partly(after, trial, checks, edit)) is not None:
+            partly = edit, rest
     if mends is not None:
         return Answer(renamed(mends[0], trial.forcing.vae, trial.errors), tried, 0.0)
     if partly is not None:

@@ -115,6 +115,8 @@ class Steps(Work):
         official = self._official_side
         normalized = official.convention.normalized
         with twin(official, registration, arch, derived, self._flow, normalized=normalized) as proof:
+            if self.watch is not None:
+                self.watch(proof)
             verdict = proof.run()
             told = [] if verdict else explanation(proof)
         self._write("map_verdict.json", verdict.to_json())

@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from vaeport.port.reuse import ReuseProof, reuse_proof
 from vaeport.port.state import PortState
 from vaeport.port.store import PortStore
 from vaeport.proof.calling import Convention
+from vaeport.proof.prove import Proof
 from vaeport.proof.remote import RemoteSide
 from vaeport.proof.setup import native_of
 from vaeport.registry import Registration
@@ -47,6 +48,8 @@ class Work:
     """One run on one port: its record, and what several steps need."""
 
     state: PortState
+    watch: Callable[[Proof], None] | None = None
+    """is given the proof of the map before it runs"""
 
     def __init__(self, request: Request) -> None:
         self.request = request

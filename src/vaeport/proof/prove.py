@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ class Proof:
     official    weights under the reference's keys, for a native side that has its own file of them
     dtypes      for gates P and D
     repeats     input seeds per dtype for gate P
+    seen        is given what both sides gave by job, native first, before it is judged; it may not change it
     """
 
     reference: Side
@@ -48,6 +49,7 @@ class Proof:
     repeats: int = 5
     cases: Sequence[Case] | None = None
     scale: Mapping[str, float] = field(default_factory=dict)
+    seen: Callable[[Plan, Mapping[str, Capture], Mapping[str, Capture]], None] | None = None
 
     def run(self) -> Verdict:
         """Both sides, one after the other, then the gates."""
@@ -80,6 +82,8 @@ class Proof:
             needed = [job for job in jobs if not job.relaid and (job.whole or job.dtype)]
             native = self._collect(self.native, weights, needed, ours)
             verdict.evidence = self._evidence(weights, shapes, reference)
+        if self.seen is not None:
+            self.seen(mapped, native, reference)
         judge = Judge(verdict, native, reference, drawn=self.official is None)
         judge.same_function([case.name for case in self.chosen_cases if case.skip is None])
         for name in self.dtypes:
