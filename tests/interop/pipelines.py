@@ -46,6 +46,24 @@ component = cache(seeded)
 """The same, shared by both sides."""
 
 
+def unet(**options: Any) -> Any:
+    """Two levels, the inner one with attention."""
+    return component(
+        diffusers.UNet2DConditionModel,
+        sample_size=4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=TEXT,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        **options,
+    )
+
+
 def clip() -> dict[str, Any]:
     """A tokenizer that knows letters, and its text encoder."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]

@@ -28,6 +28,6 @@ def test_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(names["again"].vae) is diffusers.AutoencoderKL  # type: ignore[attr-defined]
     assert hasattr(pipe.vae, "native")
     exec(third, names)
-    assert isinstance(pipe.vae._running("decode", torch.zeros(1)), ParallelTiledVAE)
+    assert isinstance(pipe.vae.ways.running("decode", torch.zeros(1), pipe.vae), ParallelTiledVAE)
     exec(fourth, names)
     assert pipe.vae.use_tiling

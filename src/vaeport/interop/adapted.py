@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from copy import copy
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -16,13 +15,10 @@ from typing import Any, NoReturn, cast
 import torch
 from torch import Tensor, nn
 
-from vaeport.errors import BlockedError, ConfigError, InputError
+from vaeport.errors import ConfigError, InputError
+from vaeport.interop.ways import Ways
 from vaeport.layers import StoredNormalizer
-from vaeport.registry import ModelRegistry
 from vaeport.runtime.load import save
-from vaeport.runtime.parallel import ParallelTiledVAE
-from vaeport.runtime.shards import Ranks
-from vaeport.runtime.tiling import tiled, tiling_names
 from vaeport.vae import VAE
 
 OWN_KEYS = ("_name_or_path", "_diffusers_version", "_use_default_values")
@@ -32,10 +28,8 @@ OWN_KEYS = ("_name_or_path", "_diffusers_version", "_use_default_values")
 class Adapted(nn.Module):
     """Methods and attributes that come before those of Diffusers' class.
 
-    native          the VAE; its halves are the modules of this object, under their native names
-    tiling          name of the published tiles that `enable_tiling` turns on; None: exact plans
-    budget, ranks   of exact plans, see `ParallelTiledVAE`
-    tiles           sizes of tiles as Diffusers' class sets them
+    native      the VAE; its halves are the modules of this object, under their native names
+    ways        how it runs
 
     What else Diffusers' class keeps, its configuration and plain attributes, is here as that class made it.
     """
@@ -48,13 +42,8 @@ class Adapted(nn.Module):
     decoder_output: Callable[..., Any]
     config: Any
     native: VAE
-    tiling: str | None
-    budget: int | None
-    ranks: Ranks | None
-    tiles: dict[str, Any]
-    use_tiling: bool
+    ways: Ways
     use_slicing: bool
-    _made: dict[Any, VAE | ParallelTiledVAE]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise ConfigError("this class is made around a VAE", fix="vaeport.interop.diffusers.as_diffusers(vae)")
@@ -77,7 +66,7 @@ class Adapted(nn.Module):
         InputError as for `VAE.decode`.
         """
         told = self._told("decode", z, args, kwargs)
-        run, timestep = self._running("decode", z), told.get("temb")
+        run, timestep = self.ways.running("decode", z, self), told.get("temb")
         samples = []
         for i, part in enumerate(self._parts("decoder", z)):
             if isinstance(timestep, Tensor) and timestep.numel() > len(part):
@@ -89,7 +78,7 @@ class Adapted(nn.Module):
 
     def _encode(self, x: Tensor) -> Tensor:
         """The moments, [B, 2Z, *latent axes]."""
-        run = self._running("encode", x)
+        run = self.ways.running("encode", x, self)
         return _joined([run.encode(part).latent_dist.parameters for part in self._parts("encoder", x)])
 
     def save_pretrained(
@@ -159,10 +148,10 @@ class Adapted(nn.Module):
         super().__setattr__(name, value)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """By the name of Diffusers' class; plans and tiled twins are made again where they are needed."""
+        """By the name of Diffusers' class."""
         from vaeport.interop.diffusers import unmade
 
-        return unmade, (self.theirs.__name__,), {**self.__dict__, "_made": {}}
+        return unmade, (self.theirs.__name__,), self.__dict__
 
     def _told(self, method: str, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by the names of Diffusers' class; TypeError for others."""
@@ -178,48 +167,6 @@ class Adapted(nn.Module):
         """Single samples if slicing is on; in the half's type, where the halves differ and x has `self.dtype`."""
         x = x.to(self.native.half_dtype(half)) if x.dtype == cast("torch.dtype", self.dtype) else x
         return x.split(1) if self.use_slicing and len(x) > 1 else (x,)
-
-    def _running(self, way: str, x: Tensor) -> VAE | ParallelTiledVAE:
-        """The VAE as it runs now: itself, by plan, or tile by tile."""
-        native = self.native
-        if native.device.type == "meta":
-            fix = 'use enable_model_cpu_offload, or `pipe._exclude_from_cpu_offload = ["vae"]` before'
-            raise BlockedError(
-                "weights that come layer by layer are not supported", found="sequential offload", fix=fix
-            )
-        key: Any
-        make: Callable[[], VAE | ParallelTiledVAE]
-        if self.tiling is None:
-            if not self.use_tiling:
-                return native
-            if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in native.parameters())):
-                raise InputError("plans keep no gradients", fix="vae.disable_tiling(), or torch.no_grad()")
-            key = frozenset((p.device, p.dtype) for p in native.parameters())
-            make = partial(ParallelTiledVAE, native, budget=self.budget, ranks=self.ranks)
-        else:
-            key = self._tiles(way)
-            if key is None:
-                return native
-            make = partial(tiled, native, key)
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
-
-    def _tiles(self, way: str) -> str | None:
-        """The tiles that the flags ask for; those of "diffusers" in time have flags of their own, as there."""
-        changed = [name for name, size in self.tiles.items() if getattr(self, name) != size]
-        if changed:
-            expected = ", ".join(f"{name}={self.tiles[name]}" for name in changed)
-            found = ", ".join(f"{name}={getattr(self, name)}" for name in changed)
-            fix = "leave them out, or use exact plans (`tiling=None`), which find their own"
-            raise ConfigError("published tiles have one size", expected=expected, found=found, fix=fix)
-        names = tiling_names(ModelRegistry.find_class(type(self.native)).name, self.native.arch)
-        if self.tiling != "diffusers" or "diffusers-framewise" not in names:
-            return self.tiling if self.use_tiling else None
-        framewise = getattr(self, f"use_framewise_{way.removesuffix('e')}ing")
-        if not framewise:
-            return "diffusers-spatial" if self.use_tiling else None
-        return "diffusers" if self.use_tiling else "diffusers-framewise"
 
 
 class _Inside(nn.Module):

@@ -15,6 +15,7 @@ import torch
 from vaeport.configs import LatentContract
 from vaeport.errors import BlockedError, ConfigError
 from vaeport.interop.adapted import Adapted
+from vaeport.interop.ways import Ways
 from vaeport.registry import ModelRegistry
 from vaeport.runtime.load import load as load_native
 from vaeport.runtime.parallel import ParallelTiledVAE
@@ -46,15 +47,12 @@ def as_diffusers(vae: VAE | ParallelTiledVAE, *, tiling: str | None = None) -> A
     made.__class__ = kind
     if native.config.pretrained_path is not None:
         made.register_to_config(_name_or_path=native.config.pretrained_path)
+    tiles = {name: value for name, value in vars(made).items() if name.startswith("tile_")}
     made.__dict__.update(
         native=native,
-        tiling=tiling,
-        budget=plans.budget if plans else None,
-        ranks=plans.ranks if plans else None,
-        tiles={name: value for name, value in vars(made).items() if name.startswith("tile_")},
+        ways=Ways(native, tiling, plans.budget if plans else None, plans.ranks if plans else None, tiles),
         use_tiling=plans is not None,
         training=native.training,
-        _made={},
         _modules=native._modules,
         _buffers={},
     )
