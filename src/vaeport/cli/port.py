@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vaeport.cli.common import json_object
+from vaeport.cli.reporting import (
+    GitHubOption,
+    HtmlOption,
+    JUnitOption,
+    MarkdownOption,
+    ReportOption,
+    Reports,
+    command_line,
+)
 from vaeport.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +53,11 @@ def command(
     check: Annotated[
         Path | None, typer.Option(help="Check a packet (YAML, JSON, Markdown) or a model file (.py).")
     ] = None,
+    report: ReportOption = None,
+    html: HtmlOption = None,
+    markdown: MarkdownOption = None,
+    junit: JUnitOption = None,
+    github: GitHubOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Port one official VAE: probe it, prove reuse, derive the weight map, convert, run the parity test, hand over."""
@@ -57,6 +71,10 @@ def command(
         )
     if family is None:
         raise InputError("no family", expected="--family NAME in snake_case, e.g. --family wan")
+    reports = Reports(report, html, markdown, junit, github)
+    if status and reports.wanted:
+        raise InputError("--status runs nothing that could be reported", fix="leave it or the reports out")
+    reports.check()
     from vaeport.cli.common import say
     from vaeport.port.request import Request
     from vaeport.port.store import PortStore
@@ -92,8 +110,12 @@ def command(
         until=until,
         folder=into,
     )
-    done, code = Port(request, say).run()
+    running = Port(request, say)
+    watched = reports.watched_port(running)
+    done, code = running.run()
     _print(done, as_json)
+    if watched is not None:
+        reports.write(watched.report(done, [("Run the same port again", command_line())]))
     raise typer.Exit(code)
 
 

@@ -15,7 +15,9 @@ import typer
 from vaeport.cli.common import say
 
 if TYPE_CHECKING:
+    from vaeport.port.run import Port
     from vaeport.proof.prove import Proof
+    from vaeport.report.ported import WatchedPort
     from vaeport.report.schema import Report
     from vaeport.report.watched import Watched
 
@@ -59,6 +61,14 @@ class Reports:
         from vaeport.report.watched import Watched
 
         return Watched(proof)
+
+    def watched_port(self, port: Port) -> WatchedPort | None:
+        """The same of a port."""
+        if not self.wanted:
+            return None
+        from vaeport.report.ported import WatchedPort
+
+        return WatchedPort(port)
 
     @staticmethod
     def commands(passed: object, explained: bool, repro: Path | None) -> list[tuple[str, str]]:

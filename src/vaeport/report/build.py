@@ -14,9 +14,9 @@ from vaeport.report.schema import Command, Comparison, Explained, Proved, Report
 
 LARGEST = 2_000_000
 """Bytes of a report's text."""
-NO_UNITS = "Measured when --explain is given: it takes a run of the reference in which every module is watched."
+NO_UNITS = "They are measured when --explain is given, in a run of the reference with every module watched."
 NOT_SEEN = "Both sides did not run to the end of the comparison."
-FROM_VERDICT = "Not in a verdict; `vaeport prove --report` gathers it."
+FROM_VERDICT = "A verdict alone does not have it; vaeport prove --report gathers it."
 
 
 def report_of(

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vaeport.report.checks import number
+from vaeport.report.checks import number, shown
 from vaeport.report.schema import Figure, Unit
 
 HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 300, 16, 44, 58, 14
-LEAST, MOST_WIDE = 1e-17, 1200
+LEAST, WIDE = 1e-17, 940
 LIMIT = 1e-10
+LEAST_STEP = 3.5
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ def chart(units: Sequence[Unit], wrong_above: float) -> Chart:
     values = [number(v) for unit in units for v in (unit.own, unit.inherited, unit.after) if v is not None]
     highest = max([v for v in values if math.isfinite(v)] + [LIMIT * 10])
     low, high = math.log10(LEAST), math.ceil(math.log10(highest) + 0.3)
-    step = min(28.0, max(5.0, (MOST_WIDE - LEFT - RIGHT) / max(1, len(units))))
-    step = max(step, (640 - LEFT - RIGHT) / max(1, len(units)))
+    step = max(LEAST_STEP, (WIDE - LEFT - RIGHT) / max(1, len(units)))
     width = LEFT + RIGHT + step * len(units)
 
     def y(value: Figure | None) -> float | None:
@@ -93,8 +93,6 @@ def chart(units: Sequence[Unit], wrong_above: float) -> Chart:
 
 
 def _told(unit: Unit) -> str:
-    from vaeport.report.checks import shown
-
     return f"{unit.unit}: own {shown(unit.own)}, inherited {shown(unit.inherited)}"
 
 

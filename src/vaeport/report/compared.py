@@ -54,7 +54,8 @@ def compared(
         found |= {"along_axis": last, "along": _pooled(squares.mean((0, 1)))}
         return empty.model_copy(update=found)
     plane = squares.mean((0, 1, 2) if squares.dim() == 5 else (0, 1))
-    rows, columns = (min(n, CELLS) for n in plane.shape)
+    coarser = min(1.0, CELLS / max(plane.shape))
+    rows, columns = (max(1, round(n * coarser)) for n in plane.shape)
     grid = F.adaptive_avg_pool2d(plane[None], (rows, columns))[0].sqrt()
     found |= {"axes": (around[-1], last), "heat": tuple(tuple(map(_cell, row)) for row in grid.tolist())}
     if squares.dim() == 5:

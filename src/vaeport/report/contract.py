@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -139,7 +140,10 @@ def probed(contract: LatentContract, found: Mapping[str, Any]) -> tuple[Term, ..
     for rule in contract.axes:
         ours = f"{rule.offset} + {rule.multiple} k" if rule.offset else f"{rule.multiple} k"
         terms.append(term(f"lengths along {rule.name}", ours, axes.get(rule.name, {}).get("rule", UNSEEN)))
-    terms.append(term("posterior", contract.posterior, found.get("posterior", UNSEEN)))
+    posterior = term("posterior", contract.posterior, found.get("posterior", UNSEEN))
+    # where the probe cannot tell, it says why
+    known = posterior.reference in typing.get_args(typing.get_type_hints(LatentContract)["posterior"])
+    terms.append(posterior if known else posterior.model_copy(update={"same": None}))
     decode = found.get("decode") or {}
     clamp = decode.get("clamp", UNSEEN)
     mine = None if contract.clamp is None else list(contract.clamp)

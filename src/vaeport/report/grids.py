@@ -58,7 +58,16 @@ class Bar:
     title: str
 
 
-def bars(along: Sequence[Cell]) -> list[Bar]:
+@dataclass(frozen=True)
+class Bars:
+    """Bars, and the least and the largest of their values."""
+
+    bars: list[Bar]
+    low: str
+    high: str
+
+
+def bars(along: Sequence[Cell]) -> Bars:
     """On a logarithmic scale over the decades below the largest, eight at most."""
     finite = [v for v in along if v is not None and v > 0]
     high = math.log10(max(finite)) if finite else 0.0
@@ -75,4 +84,6 @@ def bars(along: Sequence[Cell]) -> list[Bar]:
         title = f"{i}: {'not finite' if value is None else shown(value)}"
         height = round(100 * share, 2)
         made.append(Bar(round(i * width, 3), round(width * 0.86, 3), round(100 - height, 2), height, title))
-    return made
+    known = [v for v in along if v is not None]
+    least, most = min(known, default=0.0), max(known, default=0.0)
+    return Bars(made, shown(least), shown(most) if len(known) == len(along) else "not finite")

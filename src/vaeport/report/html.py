@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,6 +18,7 @@ from vaeport.report.summary import summary
 
 OWN = 1e-11
 """Above it, an error is made in the unit itself."""
+_EXPONENT = re.compile(r"\b\d+(?:\.\d+)?e[-+]\d+")
 MOST = 200
 """Failures that the page lists."""
 
@@ -29,6 +31,7 @@ def html(report: Report) -> str:
         "report": report,
         "told": summary(report),
         "gates": gates(found),
+        "failing": [check for check in found if not check.passed],
         "failures": () if report.proved is None else report.proved.failures[:MOST],
         "failures_left": 0 if report.proved is None else max(0, len(report.proved.failures) - MOST),
         "worst_of": lambda group: max((c.worst for c in group if c.worst is not None), key=closeness, default=None),
@@ -56,12 +59,21 @@ def _template() -> Any:
     made.filters |= {
         "figure": shown,
         "means": means,
+        "unbroken": _unbroken,
         "shape": lambda shape: " × ".join(map(str, shape)),
         "removed": _removed,
         "grid": grid,
         "bars": bars,
     }
     return made.get_template("page.html")
+
+
+def _unbroken(text: str) -> Any:
+    """Text in which numbers such as 1e-06 stay on one line."""
+    from markupsafe import Markup, escape
+
+    marked = _EXPONENT.sub(lambda found: f'<span class="u">{found[0]}</span>', str(escape(text)))
+    return Markup(marked)
 
 
 def _text(name: str) -> str:

@@ -9,7 +9,7 @@ from vaeport.report.checks import checks, gates, means, shown
 from vaeport.report.schema import Report
 from vaeport.report.summary import summary
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$^:-])")
+_SPECIAL = re.compile(r"[\\`*{}\[\]#|~@$]|(?<![^\W_])_|_(?![^\W_])|:(?=//|\w+:)|(?<=www)\.|^[-+](?=\s)|(?<=^\d)[.)]")
 MOST = 20
 
 
@@ -89,7 +89,7 @@ def _line(cells: Sequence[str]) -> str:
 def text(value: str) -> str:
     """Text as it is, on one line."""
     one_line = " ".join(value.split())
-    escaped = _SPECIAL.sub(r"\\\1", one_line)
+    escaped = _SPECIAL.sub(r"\\\g<0>", one_line)
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

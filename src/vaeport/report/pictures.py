@@ -59,8 +59,8 @@ def difference_pictured(one: Tensor, other: Tensor) -> str:
 def spectrogram(wave: Tensor) -> Tensor:
     """[C, S] -> level in dB of the channels' mean, [bins, times], low frequencies last, at most `EDGE` times."""
     mono = wave.double().mean(0).nan_to_num(0.0, 0.0, 0.0)
-    size = min(_FFT, 2 ** max(2, mono.numel().bit_length() - 1))
-    hop = max(1, size // 4, -(-mono.numel() // EDGE))
+    size = min(_FFT, 2 ** max(2, (mono.numel() // 8).bit_length() - 1))
+    hop = max(size // 4, -(-mono.numel() // EDGE))
     padded = F.pad(mono, (0, max(0, size - mono.numel())))
     window = torch.hann_window(size, dtype=torch.float64)
     power = torch.stft(padded, size, hop, window=window, center=False, return_complex=True).abs().square()

@@ -22,7 +22,19 @@ from vaeport.report.schema import Command, Proved, Report, Stage
 
 KEPT = "The map was kept from an earlier run, so no outputs were compared in this one; figures are the parity test's."
 NOT_YET = "The port has not come so far."
-NO_UNITS = "`vaeport prove --explain` measures them."
+NO_UNITS = "A port does not measure them; vaeport prove --explain --html does."
+
+
+class WatchedPort:
+    """A port of which a report is wanted, from before it runs until it is told."""
+
+    def __init__(self, port: Port) -> None:
+        self.port, self.gathered = port, Gathered()
+        port.watch = self.gathered.watch
+
+    def report(self, state: PortState, commands: Iterable[tuple[str, str]]) -> Report:
+        """The report of the record that its run ended with."""
+        return report_of_port(self.port, state, self.gathered, commands)
 
 
 def report_of_port(
@@ -75,7 +87,7 @@ def _lines(state: PortState, proved: Proved | None) -> list[str]:
     told += [f"{row.id}: {row.issue} ({row.evidence})" for row in state.open_rows("issues")]
     told += [f"{row.id}: {row.hatch.question}" for row in state.open_rows("escape_hatches")]
     told += list(state.reuse.differences)
-    return [*dict.fromkeys(told), *state.cleanup.lines()]
+    return [*dict.fromkeys(told), *state.cleanup.leftovers]
 
 
 def _proved(port: Port, state: PortState) -> Proved | None:

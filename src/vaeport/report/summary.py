@@ -80,8 +80,10 @@ def _evidence(report: Report, found: list[Check]) -> list[str]:
 
 def _because(report: Report) -> list[str]:
     explanation = report.explanation
+    if explanation is None and report.kind == "port":
+        return [*report.lines[:_SENTENCES]]
     if explanation is None:
-        return [*report.lines[:_SENTENCES]] or ["The cause was not looked for."]
+        return ["The cause was not looked for."]
     told = [cause(finding) for finding in explanation.findings[:_SENTENCES]]
     if len(explanation.findings) > _SENTENCES:
         told.append(f"And {len(explanation.findings) - _SENTENCES} more findings.")
@@ -106,6 +108,8 @@ def _do(report: Report, failing: list[Check]) -> list[str]:
                 f"It was tried: with {'these changes' if len(told) > 1 else 'this change'} gate {gate} {holds}."
             )
         return [*dict.fromkeys(told)]
+    if report.kind == "port":
+        return [f"Do what the step that stopped asks for, then run: {one.line}" for one in report.commands[:1]]
     asked = [f"Run: {command.line}" for command in report.commands if "why" in command.purpose]
     if asked:
         return asked
