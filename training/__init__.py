@@ -1,0 +1,1 @@
+"""How the VAE that comes with the package was trained."""
