@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -89,8 +90,11 @@ def test_what_cannot_be_reported_is_told(arguments: tuple[str, ...], says: str, 
     assert (tmp_path / "good.json").read_text() == good
 
 
-def test_a_page_without_jinja_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
-    done = proved(tmp_path, "--html", "r.html")
+@pytest.mark.parametrize(("package", "option"), [("jinja2", "--html"), ("PIL", "--report")])
+def test_what_is_not_installed_is_told_before_anything_runs(
+    package: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    done = proved(tmp_path, option, "r")
     assert (done.code, done.stdout) == (3, "")
     assert "pip install 'vaeport[report]'" in done.stderr

@@ -71,7 +71,7 @@ def _gates(report: Report) -> list[str]:
                     "pass" if check.passed else "**fail**",
                     "–" if worst is None else f"{text(worst.output)} {shown(worst.figure)}",
                     "–" if worst is None else shown(worst.limit),
-                    text(worst.slice if worst is not None and not says else says + more),
+                    text(says + more if worst is None or (says and check.gate[0] != "S") else worst.slice),
                 )
             )
     return table(("gate", "case", "", "worst", "limit", "where"), rows)

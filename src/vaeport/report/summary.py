@@ -121,7 +121,7 @@ def _mend(finding: Found) -> str:
     place = finding.module or finding.unit or "the VAE's own steps"
     ours, theirs = finding.places
     if finding.cause:
-        return f"Change {place} so; it runs at {ours}."
+        return f"Change {place}: {finding.change}. It runs at {ours}."
     return f"Compare {ours} with {theirs}: {finding.tried} changes of {place} were tried, and none mends it."
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from vaeport.drift.explanation import Explanation
 from vaeport.errors import VaeportError
+from vaeport.media.files import extra
 from vaeport.proof.prove import Proof
 from vaeport.proof.verdict import Verdict
 from vaeport.report.build import NO_UNITS, report_of
@@ -14,9 +15,14 @@ from vaeport.report.schema import Report, Unit
 
 
 class Watched:
-    """Keeps what is seen of `proof` while it runs, and what is asked of it afterwards."""
+    """Keeps what is seen of `proof` while it runs, and what is asked of it afterwards.
+
+    BlockedError without Pillow, which makes the pictures.
+    """
 
     def __init__(self, proof: Proof) -> None:
+        with extra("PIL", "report"):
+            import PIL  # noqa: F401
         self.proof, self.gathered = proof, Gathered()
         self.gathered.watch(proof)
         self.explanation: Explanation | None = None
