@@ -10,6 +10,7 @@ VaeportError                    exit code 2
 ├── InputError                  a tensor or an argument does not fit the model's contract
 ├── MediaError                  an image, video or audio file cannot be read or written
 ├── LatentFileError             a latent file cannot be read, or belongs to another model
+├── DatasetError                an output folder of `vaeport dataset` is in use, damaged, or another run's
 ├── ProofError                  a proof cannot be set up
 └── BlockedError                exit code 3: something outside vaeport is missing (an extra, the network, disk space)
 """
@@ -70,6 +71,10 @@ class MediaError(VaeportError):
 
 class LatentFileError(VaeportError):
     """A latent file cannot be read, or was made under another contract."""
+
+
+class DatasetError(VaeportError):
+    """An output folder of `vaeport dataset` is in use, damaged, or belongs to another run."""
 
 
 class ProofError(VaeportError):

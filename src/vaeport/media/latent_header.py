@@ -107,7 +107,7 @@ class LatentHeader:
             LatentFileError: they were not; each field that differs is named with what is expected and what was found.
         """
         wanted = {"model": model, "contract": json.loads(json.dumps(contract))}
-        differing = list(_differences(wanted, {"model": self.model, "contract": self.contract}))
+        differing = list(differences(wanted, {"model": self.model, "contract": self.contract}))
         if differing:
             raise LatentFileError(
                 "these latents belong to another model or another contract",
@@ -170,13 +170,13 @@ def _is_rate(value: Any) -> bool:
         return False
 
 
-def _differences(wanted: Any, found: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
+def differences(wanted: Any, found: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
     """Name, wanted and found of every leaf in which two JSON documents differ."""
     if isinstance(wanted, dict) and isinstance(found, dict):
         for key in sorted(wanted.keys() | found.keys()):
             inner = f"{name}.{key}" if name else key
             if key in wanted and key in found:
-                yield from _differences(wanted[key], found[key], inner)
+                yield from differences(wanted[key], found[key], inner)
             else:
                 left, right = (reprlib.repr(side[key]) if key in side else "absent" for side in (wanted, found))
                 yield inner, left, right

@@ -17,8 +17,8 @@ from vaeport.media.latent_header import LatentHeader, Source
 
 __all__ = ["LatentHeader", "Source", "read_latents", "write_latents"]
 
-_KEY = "vaeport"
-_TENSOR = "latents"
+METADATA_KEY = "vaeport"
+TENSOR = "latents"
 
 
 def write_latents(path: StrPath, latents: Tensor, header: LatentHeader) -> None:
@@ -37,7 +37,7 @@ def write_latents(path: StrPath, latents: Tensor, header: LatentHeader) -> None:
         raise InputError("the latents contradict their header", where=target, expected=header.dtype, found=dtype)
     with atomic(target, LatentFileError) as partial, writing(target, LatentFileError, SafetensorError):
         try:
-            save_file({_TENSOR: latents.detach().cpu().contiguous()}, partial, {_KEY: header.to_json()})
+            save_file({TENSOR: latents.detach().cpu().contiguous()}, partial, {METADATA_KEY: header.to_json()})
         except SafetensorError as error:
             refused = re.search(r"([^:]*) \(os error (\d+)\)", str(error))  # how it words what the system said
             if refused:
@@ -56,16 +56,16 @@ def read_latents(path: StrPath) -> tuple[Tensor, LatentHeader]:
     try:
         with safe_open(file, framework="pt") as opened:
             metadata, names = opened.metadata() or {}, list(opened.keys())
-            if _KEY not in metadata or names != [_TENSOR]:
+            if METADATA_KEY not in metadata or names != [TENSOR]:
                 raise LatentFileError(
                     "this is not a latent file",
                     where=file,
-                    expected=f"one tensor `{_TENSOR}` and the metadata `{_KEY}`",
+                    expected=f"one tensor `{TENSOR}` and the metadata `{METADATA_KEY}`",
                     found=f"tensors {reprlib.repr(names)}, metadata {reprlib.repr(sorted(metadata))}",
                     fix="vaeport encode writes latent files; vaeport inspect shows what a checkpoint holds",
                 )
-            header = LatentHeader.from_json(metadata[_KEY])
-            latents: Tensor = opened.get_tensor(_TENSOR).clone()
+            header = LatentHeader.from_json(metadata[METADATA_KEY])
+            latents: Tensor = opened.get_tensor(TENSOR).clone()
     except SafetensorError as error:
         expected = "a whole safetensors file"
         raise LatentFileError("the latent file cannot be read", where=file, expected=expected, found=error) from error

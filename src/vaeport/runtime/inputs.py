@@ -111,11 +111,11 @@ class _Pictures(Input):
 
 
 class ImageInput(_Pictures):
-    """One picture, for an image VAE or, as a clip of one frame, for a video VAE."""
+    """One picture, for an image VAE or, as a clip of one frame, for a video VAE; `pixels` if it is read already."""
 
-    def __init__(self, vae: VAE, path: Path) -> None:
+    def __init__(self, vae: VAE, path: Path, pixels: Tensor | None = None) -> None:
         super().__init__(vae, path)
-        self.pixels = read_image(path)
+        self.pixels = read_image(path) if pixels is None else pixels
         self.height, self.width = self.pixels.shape[:2]
         self.streams = vae.contract.modality == "video"
         self.total = 1
@@ -136,11 +136,14 @@ class ImageInput(_Pictures):
 
 
 class VideoInput(_Pictures):
-    """A clip, read while it is encoded; the last frame is repeated up to a legal length."""
+    """A clip, read while it is encoded; the last frame is repeated up to a legal length.
 
-    def __init__(self, vae: VAE, path: Path) -> None:
+    reader  of the frames, or what behaves like one; None: of the file
+    """
+
+    def __init__(self, vae: VAE, path: Path, reader: Any = None) -> None:
         super().__init__(vae, path)
-        self.reader = VideoReader(path)
+        self.reader = reader or VideoReader(path)
         self.height, self.width, self.total = self.reader.height, self.reader.width, self.reader.frames
         self.frames = 0
 
@@ -170,11 +173,14 @@ class VideoInput(_Pictures):
 
 
 class AudioInput(Input):
-    """A recording, read while it is encoded; zeros follow up to a legal length."""
+    """A recording, read while it is encoded; zeros follow up to a legal length.
 
-    def __init__(self, vae: VAE, path: Path, resample: bool, upmix: bool) -> None:
+    reader  of the samples, or what behaves like one; None: of the file
+    """
+
+    def __init__(self, vae: VAE, path: Path, resample: bool, upmix: bool, reader: Any = None) -> None:
         super().__init__(vae, path)
-        self.reader = AudioReader(path)
+        self.reader = reader or AudioReader(path)
         contract, rate = vae.contract, self.reader.rate
         assert contract.sample_rate is not None
         self.rate = contract.sample_rate

@@ -1,0 +1,141 @@
+"""Items to latents: buckets of one shape, batches, and what becomes of an item that cannot be encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaeport.dataset.inputs import Batch, input_of
+from vaeport.dataset.items import Item
+from vaeport.dataset.readers import Opened, ReaderLostError
+from vaeport.dataset.settings import Settings
+from vaeport.errors import BlockedError, InputError, MediaError, VaeportError
+from vaeport.media import Source
+from vaeport.runtime.passes import is_out_of_memory
+from vaeport.vae import VAE
+
+
+@dataclass(frozen=True)
+class Record:
+    """The latents of one item, [C, ...] in host memory, and what they are of.
+
+    source      sizes as they were encoded, before padding, as latent files have it
+    original    (height, width) in the file
+    """
+
+    item: Item
+    latents: Tensor
+    source: Source
+    original: tuple[int, int] | None = None
+    seed: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An item that could not be read or encoded, and why."""
+
+    item: Item
+    error: VaeportError
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain text, by name."""
+        e = self.error
+        told = {"reason": e.what, "expected": e.expected, "found": e.found, "fix": e.fix}
+        return {"id": self.item.id, "file": self.item.place} | {k: str(v) for k, v in told.items() if v is not None}
+
+
+Outcome = Record | Quarantined
+
+
+@dataclass
+class Encoding:
+    """Encodes the items of one shard, in their order or, if they come in batches, bucket by bucket.
+
+    most    bytes of media that may wait in buckets; the fullest is encoded then
+    """
+
+    vae: VAE
+    settings: Settings
+    most: int = 1 << 30
+    _buckets: dict[tuple[Any, ...], list[Opened]] = field(default_factory=dict)
+
+    def outcomes(self, items: Iterable[Opened]) -> Iterator[Outcome]:
+        """One outcome for every item."""
+        for opened in items:
+            if opened.failure is not None or not opened.whole or self.settings.batch == 1:
+                yield from self._encoded([opened])
+                continue
+            bucket = self._buckets.setdefault(_shape(opened), [])
+            bucket.append(opened)
+            if len(bucket) == self.settings.batch:
+                yield from self._encoded(self._buckets.pop(_shape(opened)))
+            while sum(map(_size, self._buckets.values())) > self.most:
+                yield from self._encoded(self._buckets.pop(max(self._buckets, key=lambda k: _size(self._buckets[k]))))
+        while self._buckets:
+            yield from self._encoded(self._buckets.pop(next(iter(self._buckets))))
+
+    def _encoded(self, batch: list[Opened]) -> list[Outcome]:
+        """The outcomes of a batch; if it fails, of each of its items alone."""
+        while True:
+            try:
+                return list(self._run(batch))
+            except ReaderLostError as lost:
+                if batch[0].again():
+                    continue
+                return [Quarantined(batch[0].item, batch[0].lost(lost))]
+            except BlockedError as error:
+                if batch[0].failure is not error:
+                    raise
+                return [Quarantined(batch[0].item, error)]
+            except (InputError, MediaError) as error:
+                found: VaeportError = error
+            except (MemoryError, RuntimeError) as error:
+                if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
+                    raise
+                fix = "take less of it by --size and --frames, another --dtype, or another device"
+                found = InputError("encoding it takes more memory than there is", where=batch[0].item.place, fix=fix)
+            if len(batch) == 1:
+                batch[0].drain()
+                return [Quarantined(batch[0].item, found)]
+            return [outcome for one in batch for outcome in self._encoded([one])]
+
+    def _run(self, batch: list[Opened]) -> Iterator[Record]:
+        vae, settings = self.vae, self.settings
+        seeds = [settings.seed_of(one.item.id) for one in batch]
+        noise = [None if seed is None else torch.Generator(vae.device).manual_seed(seed) for seed in seeds]
+        with Batch([input_of(vae, one, resample=settings.resample, upmix=settings.upmix) for one in batch]) as media:
+            pieces = media.pieces()
+            dists = vae.stream_encode(pieces) if media.streams else (vae.encode(x).latent_dist for x in pieces)
+            # noise is drawn for each item as if it were alone
+            parts = [
+                d.mode()
+                if settings.seed is None
+                else torch.cat([vae._posterior(m).sample(g) for m, g in zip(d.parameters.split(1), noise, strict=True)])
+                for d in dists
+            ]
+            if not parts:
+                raise MediaError("there is nothing to encode", where=batch[0].item.place, found="no frame or sample")
+            latents = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+            latents = (vae.normalize(latents) if settings.normalize else latents).cpu()
+            for one, z, part, seed in zip(batch, latents, media.inputs, seeds, strict=True):
+                if not z.isfinite().all():
+                    fix = "encode in float32 or bfloat16, and check the checkpoint"
+                    raise InputError("the latents are not finite", where=one.item.place, found=f"in {z.dtype}", fix=fix)
+                original = one.head.original if one.head else None
+                yield Record(one.item, z.contiguous(), part.source(), original, seed, tuple(part.notes))
+
+
+def _shape(opened: Opened) -> tuple[Any, ...]:
+    """What decides whether two items can be of one batch."""
+    head = opened.head
+    assert head is not None
+    return (head.kind, head.rate if head.kind == "audio" else 0, *(tuple(part.shape) for part in opened.held))
+
+
+def _size(bucket: Iterable[Opened]) -> int:
+    return sum(part.nbytes for one in bucket for part in one.held)

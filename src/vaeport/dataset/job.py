@@ -1,0 +1,130 @@
+"""A run of a data set: its shards, which of them are left, and how one of them is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vaeport.dataset.encoding import Encoding, Quarantined, Record
+from vaeport.dataset.formats import WRITERS
+from vaeport.dataset.formats.layout import Written, sync_folder
+from vaeport.dataset.items import Item, require_names
+from vaeport.dataset.log import OutputFile, Shard, committed
+from vaeport.dataset.manifest import claim, made_with, run_of
+from vaeport.dataset.readers import Opened
+from vaeport.dataset.settings import Settings
+from vaeport.dataset.sources import list_source
+from vaeport.errors import DatasetError
+from vaeport.media import LatentHeader, Source
+from vaeport.media.files import writing
+from vaeport.registry import ModelRegistry
+from vaeport.runtime.overlap import Behind
+from vaeport.vae import VAE
+
+Tell = Callable[[int, int], None]
+"""Called with the items that are done since the last call, and how many of them were quarantined."""
+
+
+@dataclass
+class Job:
+    """One data set on its way into a folder. Making it lists the source, and claims the folder.
+
+    Raises InputError or MediaError for a source that cannot be listed, DatasetError for a folder of another run,
+    BlockedError for one that cannot be written.
+    """
+
+    vae: VAE
+    source: str | Path
+    folder: Path
+    settings: Settings
+    items: Sequence[Item] = field(init=False)
+    left_out: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vae._half("encoder")
+        listing = list_source(self.source, self.vae.contract.modality)
+        self.items, self.left_out = listing.items, listing.left_out
+        if self.settings.layout != "parquet":
+            require_names(self.items)
+        self.run = run_of(self.vae, listing, self.settings)
+        claim(self.folder, self.run, made_with(self.vae))
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return -(-len(self.items) // self.settings.shard_items)
+
+    def items_of(self, shard: int) -> Sequence[Item]:
+        """The items of one shard."""
+        n = self.settings.shard_items
+        return self.items[shard * n : (shard + 1) * n]
+
+    def left(self, retry: bool = False) -> list[int]:
+        """Shards that are not committed, or whose files are not there; `retry`: and those with quarantined items."""
+        done = committed(self.folder)
+
+        def good(shard: Shard) -> bool:
+            return all(file.is_there(self.folder) for file in shard.files) and not (retry and shard.quarantined)
+
+        return [n for n in range(self.shards) if n not in done or not good(done[n])]
+
+    @cached_property
+    def _header(self) -> LatentHeader:
+        return LatentHeader(
+            model=ModelRegistry.find_class(type(self.vae)).name,
+            class_name=type(self.vae).__name__,
+            contract=self.vae.contract.to_json(),
+            posterior=self.run["latents"]["posterior"],
+            normalized=self.run["latents"]["normalized"],
+            source=Source(modality="image", height=1, width=1),
+            dtype=self.run["vae"]["dtype"],
+            weights_hash=self.run["vae"]["encoder_sha256"],
+        )
+
+    def make(self, shard: int, opened: Iterable[Opened], tell: Tell | None = None) -> Shard:
+        """Encode and write the items of one shard, which are given in their order; its files are then on the disk.
+
+        BlockedError if the disk is full. Writing goes on beside encoding.
+        """
+        options = (self._header, self._provenance, self.settings.shard_bytes)
+        writer = WRITERS[self.settings.layout](self.folder, shard, *options)
+        writer.clear(self.items_of(shard))
+        files: list[OutputFile] = []
+        ids: list[str] = []
+        quarantined: list[dict[str, Any]] = []
+
+        def note(written: Iterable[Written]) -> None:
+            files.extend(OutputFile.of(self.folder, file.name, file.items) for file in written)
+
+        with writing(self.folder, DatasetError), Behind[Record](lambda record: note(writer.add(record)), 2) as behind:
+            for outcome in Encoding(self.vae, self.settings).outcomes(opened):
+                if isinstance(outcome, Quarantined):
+                    quarantined.append(outcome.to_json())
+                else:
+                    ids.append(outcome.item.id)
+                    behind.put(outcome)
+                if tell is not None:
+                    tell(1, int(isinstance(outcome, Quarantined)))
+        note(writer.finish())
+        expected = [item.id for item in self.items_of(shard)]
+        if sorted(ids + [one["id"] for one in quarantined]) != expected:
+            raise DatasetError("a shard is not whole", where=f"shard {shard}", expected=f"{len(expected)} items")
+        with writing(self.folder, DatasetError):
+            for folder in sorted({(self.folder / file.name).parent for file in files}):
+                for inner in (folder, *folder.relative_to(self.folder).parents):
+                    sync_folder(self.folder / inner)
+        return Shard(shard, tuple(ids), tuple(files), tuple(sorted(quarantined, key=lambda one: str(one["id"]))))
+
+    @cached_property
+    def _provenance(self) -> dict[str, str]:
+        return {f"vaeport.{name}": json.dumps(told, sort_keys=True) for name, told in self.run.items()}
+
+
+def items_in(job: Job, shards: Iterable[int]) -> Iterator[Item]:
+    """The items of several shards, in their order."""
+    for shard in shards:
+        yield from job.items_of(shard)

@@ -1,0 +1,116 @@
+"""What runs in a reader process: it takes an item, sends its parts, and so on until nobody wants any."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+
+import torch
+from torch import Tensor
+
+from vaeport import errors
+from vaeport.dataset.items import Item
+from vaeport.dataset.reading import Part
+from vaeport.errors import MediaError, VaeportError
+
+
+@dataclass(frozen=True)
+class Array:
+    """So many bytes follow, which are a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A VaeportError, in words."""
+
+    kind: str
+    what: str
+    where: str | None
+    expected: str | None
+    found: str | None
+    fix: str | None
+
+    @classmethod
+    def of(cls, error: VaeportError) -> Failure:
+        """The error as it travels."""
+        where, expected, found = (
+            None if value is None else str(value) for value in (error.where, error.expected, error.found)
+        )
+        return cls(type(error).__name__, error.what, where, expected, found, error.fix)
+
+    def error(self) -> VaeportError:
+        """The error as it was."""
+        kind = getattr(errors, self.kind, MediaError)
+        made = kind(self.what, where=self.where, expected=self.expected, found=self.found, fix=self.fix)
+        assert isinstance(made, VaeportError)
+        return made
+
+
+def serve(line: Connection, read: Callable[[Item], Iterable[Part]]) -> None:
+    """Sends True, and then for every item that comes its parts, or a `Failure`; ends when the line does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    follow_parent()
+    torch.set_num_threads(1)
+    try:
+        line.send(True)
+        while True:
+            item = line.recv()
+            try:
+                for part in read(item):
+                    _send(line, part)
+            except _UnwantedError:
+                return
+            except VaeportError as error:
+                line.send(Failure.of(error))
+            except Exception as error:  # whatever a damaged file makes of a library
+                found = f"{type(error).__name__}: {error}"
+                line.send(Failure.of(MediaError("the item cannot be read", where=item.place, found=found)))
+    except (EOFError, OSError):
+        return
+
+
+def processes() -> ForkServerContext:
+    """How processes are started: forked off one that has imported what they need, and has nothing of this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vaeport.dataset.reading", "PIL.Image", "av", "soundfile"])
+    return context
+
+
+def follow_parent() -> None:
+    """End this process when its parent does, however that ends."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=wait, name="vaeport-parent", daemon=True).start()
+
+
+class _UnwantedError(Exception):
+    """Nobody takes what is sent any more."""
+
+
+def _send(line: Connection, part: Part) -> None:
+    try:
+        if not isinstance(part, Tensor):
+            line.send(part)
+            return
+        tensor = part.contiguous()
+        line.send(Array(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")))
+        left = tensor.numpy().reshape(-1).view("u1").data
+        while len(left):
+            left = left[os.write(line.fileno(), left) :]
+    except OSError as error:
+        raise _UnwantedError from error

@@ -1,0 +1,275 @@
+"""Reader processes: files are read outside the process that encodes, so that one that hangs or dies can be replaced.
+
+A reader takes one item at a time and sends its parts over a socket, on which it waits until they are wanted. A watchdog
+kills a reader of which nothing came for too long while it was waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaeport.closing import Closing
+from vaeport.dataset.items import Item
+from vaeport.dataset.reader_process import Array, Failure, processes, serve
+from vaeport.dataset.reading import Head, Notes, Part
+from vaeport.errors import BlockedError, MediaError, VaeportError
+
+Read = Callable[[Item], Iterable[Part]]
+STARTING = 120.0
+"""seconds that a process may take to start"""
+ATTEMPTS = 2
+"""times that an item is read if its reader hangs or dies"""
+
+
+class ReaderLostError(Exception):
+    """The reader hung and was killed, or died, before the item was read to its end."""
+
+
+class Reader(Closing):
+    """One process, and the socket to it."""
+
+    def __init__(self, read: Read, timeout: float, pin: bool) -> None:
+        self._read, self._timeout, self._pin = read, timeout, pin
+        self.deadline: float | None = None
+        self.timed_out = self.over = False
+        self.free = threading.Event()
+        self.free.set()
+        self._start()
+
+    def _start(self) -> None:
+        context = processes()
+        self._socket, theirs = context.Pipe(duplex=True)
+        self.process = context.Process(target=serve, args=(theirs, self._read), daemon=True, name="vaeport-reader")
+        self.process.start()
+        theirs.close()
+        self._ready = False
+
+    def begin(self, item: Item) -> None:
+        """Start reading; the parts are then to be taken by `receive`, up to `Notes`."""
+        self.free.clear()
+        if not self.process.is_alive():
+            self.replace()
+        with suppress(OSError):  # dead since: told when its first part is waited for
+            self._socket.send(item)
+
+    def receive(self) -> Part:
+        """The next part; ReaderLostError, or the VaeportError that reading ended in."""
+        self.deadline = time.monotonic() + (self._timeout if self._ready else self._timeout + STARTING)
+        try:
+            if not self._ready:
+                self._ready = bool(self._socket.recv())
+                self.deadline = time.monotonic() + self._timeout
+            part: Any = self._socket.recv()
+            if isinstance(part, Array):
+                return self._array(part)
+        except (EOFError, OSError) as error:
+            how = f"nothing came of it for {self._timeout:g} s" if self.timed_out else self._how()
+            raise ReaderLostError(how) from error
+        finally:
+            self.deadline = None
+        if isinstance(part, Notes | Failure):
+            self.free.set()
+        if isinstance(part, Failure):
+            raise part.error()
+        assert isinstance(part, Head | Notes)
+        return part
+
+    def _array(self, part: Array) -> Tensor:
+        tensor = torch.empty(part.shape, dtype=getattr(torch, part.dtype), pin_memory=self._pin)
+        room = tensor.numpy().reshape(-1).view("u1").data
+        while len(room):
+            got = os.readv(self._socket.fileno(), [room])
+            if not got:
+                raise EOFError
+            room = room[got:]
+        return tensor
+
+    def _how(self) -> str:
+        self.process.join(1.0)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"its reader was killed by signal {-code} ({signal.Signals(-code).name})"
+        return f"its reader ended with exit code {code}"
+
+    def kill(self) -> None:
+        """Kill the process and wake who waits for it, even where the kernel does not let it go."""
+        self.timed_out = True
+        with suppress(OSError):
+            os.kill(self.process.pid or 0, signal.SIGKILL) if self.process.pid else None
+        with suppress(OSError), socket.socket(fileno=os.dup(self._socket.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+    def replace(self) -> None:
+        """A new process in place of this one; ReaderLostError if all are being ended."""
+        if self.over:
+            raise ReaderLostError("the readers are closed")
+        self._end_process()
+        self.timed_out = False
+        self._start()
+
+    def close(self) -> None:
+        """End the process, for good."""
+        self.over = True
+        self._end_process()
+
+    def _end_process(self) -> None:
+        self.process.kill()
+        self.process.join(5.0)
+        self._socket.close()
+
+
+class Opened:
+    """An item that a reader reads: its `head`, then `parts`, then `notes`.
+
+    whole   all parts are held in memory, and the reader is free
+    """
+
+    def __init__(self, reader: Reader, item: Item) -> None:
+        self._reader, self.item, self.attempt = reader, item, 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.head: Head | None = None
+        self.held: deque[Tensor] = deque()
+        self.whole, self.notes = False, Notes()
+        self.failure: VaeportError | None = None
+
+    def begin(self) -> None:
+        """Have it read, from the start."""
+        self._clear()
+        self.attempt += 1
+        self._reader.begin(self.item)
+
+    def prefetch(self, most: int) -> None:
+        """Take the head, and parts until the end or until they are `most` bytes; failures are kept for `parts`."""
+        taken = 0
+        while True:
+            try:
+                while not self.whole and (taken < most or not self.held):
+                    part = self._receive()
+                    if isinstance(part, Tensor):
+                        self.held.append(part)
+                        taken += part.nbytes
+                return
+            except ReaderLostError as lost:
+                if not self.again():
+                    self.failure = self.lost(lost)
+                    return
+            except VaeportError:  # `failure` says it
+                return
+
+    def again(self) -> bool:
+        """After a ReaderLostError: begin once more with a new process, if it was not the last attempt."""
+        self._reader.replace()
+        if self.attempt == ATTEMPTS:
+            self._reader.free.set()
+            return False
+        self.begin()
+        return True
+
+    def lost(self, error: ReaderLostError) -> MediaError:
+        """The error of an item that cannot be read."""
+        return MediaError("the item cannot be read", where=self.item.place, found=f"{error}, {self.attempt} times")
+
+    def parts(self) -> Iterator[Tensor]:
+        """All tensors; ReaderLostError, or what reading ended in. They may be taken again if it was `whole` before."""
+        if self.failure is not None:
+            raise self.failure
+        if self.whole:
+            yield from tuple(self.held)
+            return
+        while self.held or not self.whole:
+            part = self.held.popleft() if self.held else self._receive()
+            if isinstance(part, Tensor):
+                yield part
+
+    def drain(self) -> None:
+        """Let go of what nobody wants any more, so that the reader is free."""
+        if not (self.whole or self.failure):
+            self._reader.replace()
+            self._reader.free.set()
+            self.whole = True
+        self.held.clear()
+
+    def _receive(self) -> Part:
+        try:
+            part = self._reader.receive()
+        except VaeportError as error:
+            self.failure = error
+            raise
+        if isinstance(part, Head):
+            self.head = part
+        elif isinstance(part, Notes):
+            self.notes, self.whole = part, True
+        return part
+
+
+class Readers(Closing):
+    """Some readers that read items ahead, in their order."""
+
+    def __init__(self, read: Read, *, count: int, timeout: float, pin: bool = False) -> None:
+        if count < 1 or timeout <= 0:
+            raise BlockedError("nothing would be read", expected="readers >= 1, timeout > 0", found=(count, timeout))
+        self._readers: list[Reader] = []
+        self._over = threading.Event()
+        self._watchdog = threading.Thread(target=self._watch, name="vaeport-watchdog", daemon=True)
+        self._next = 0
+        try:
+            for _ in range(count):
+                self._readers.append(Reader(read, timeout, pin))
+            self._watchdog.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def opened(self, items: Iterable[Item], most: int) -> Iterator[Opened]:
+        """Items in their order, each with up to `most` bytes of it in memory; reading goes on in all readers.
+
+        An item that is not `whole` is to be taken by `parts` or let go of by `drain`, or the next one never comes.
+        """
+        waiting: deque[Opened] = deque()
+        for item in items:
+            if len(waiting) == len(self._readers):
+                waiting[0].prefetch(most)
+                yield waiting.popleft()
+            waiting.append(self._begun(item))
+        while waiting:
+            waiting[0].prefetch(most)
+            yield waiting.popleft()
+
+    def _begun(self, item: Item) -> Opened:
+        reader = self._readers[self._next % len(self._readers)]
+        self._next += 1
+        while not reader.free.wait(0.2):
+            if self._over.is_set():
+                raise ReaderLostError("the readers are closed")
+        one = Opened(reader, item)
+        one.begin()
+        return one
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.1):
+            for reader in self._readers:
+                deadline = reader.deadline
+                if deadline is not None and time.monotonic() > deadline:
+                    reader.deadline = None
+                    reader.kill()
+
+    def close(self) -> None:
+        """End all processes."""
+        self._over.set()
+        if self._watchdog.is_alive():
+            self._watchdog.join()
+        for reader in self._readers:
+            reader.close()
