@@ -10,11 +10,11 @@ import sys
 
 import typer
 
-from vaeport.cli import decode, demo, encode, inspect, models, plan, port, prove, report
+from vaeport.cli import dataset, decode, demo, encode, inspect, models, plan, port, prove, report
 from vaeport.errors import BlockedError, VaeportError
 
 app = typer.Typer(name="vaeport", help="Run, check and port VAEs of diffusion models.", no_args_is_help=True)
-for verb in (inspect, encode, decode, plan, prove, report, port, models, demo):
+for verb in (inspect, encode, decode, dataset, plan, prove, report, port, models, demo):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
 
