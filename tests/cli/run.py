@@ -13,6 +13,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 from vaeport.cli import main
+from vaeport.cli.output import AGENTS
+
+FOR_PEOPLE = dict.fromkeys(AGENTS, "")
+"""output does not depend on who runs the tests"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ def vaeport(*arguments: str | Path, cwd: Path | None = None, **environment: str)
         text=True,
         check=False,
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**os.environ, **FOR_PEOPLE, **environment},
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -43,7 +47,7 @@ def here(*arguments: str | Path, cwd: Path | None = None, **environment: str) ->
     out, err = io.StringIO(), io.StringIO()
     with (
         chdir(cwd or Path.cwd()),
-        patch.dict(os.environ, environment),
+        patch.dict(os.environ, {**FOR_PEOPLE, **environment}),
         patch.object(sys, "argv", ["vaeport", *map(str, arguments)]),
         patch.object(sys, "excepthook", sys.excepthook),
         redirect_stdout(out),

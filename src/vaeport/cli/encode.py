@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vaeport.cli.common import BudgetOption, Opener, progress, with_vae_options
+from vaeport.cli.output import Show, with_output
 
 
+@with_output
 @with_vae_options
 def command(
+    show: Show,
     source: Annotated[Path, typer.Argument(help="Image, video or audio file.")],
     target: Annotated[Path, typer.Option("-o", "--output", help="Latent file (.safetensors).")],
     vae: Opener,
@@ -22,7 +24,6 @@ def command(
     upmix: Annotated[bool, typer.Option("--upmix", help="Use a mono recording for every channel.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Decode again and compare with the input.")] = False,
     budget: BudgetOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Encode a file into latents; sizes and lengths that break the model's rule are padded, and decoding crops them."""
     from vaeport.runtime.files import compare_files, encode_file
@@ -43,7 +44,7 @@ def command(
     result: dict[str, object] = {"file": str(report.file), "latent": list(report.shape), "notes": list(report.notes)}
     found = compare_files(loaded, source, target, resample=resample, upmix=upmix) if check else {}
     result["round_trip"] = found
-    print(json.dumps(result, indent=2) if as_json else "\n".join(f"{k}: {_text(v)}" for k, v in result.items() if v))
+    show(result, [f"{k}: {_text(v)}" for k, v in result.items() if v])
     if check and not found["complete"]:
         raise typer.Exit(1)
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from vaeport.cli.output import Show, with_output
 
+
+@with_output
 def command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    show: Show,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's tables.")] = False,
     published: Annotated[bool, typer.Option("--published", help="Where weights are, with the proof on them.")] = False,
 ) -> None:
     """List the native VAEs: their configurations, latents, layouts, streaming and proofs, or where weights are."""
     table = repositories() if published else rows()
-    if as_json:
-        print(json.dumps(table, indent=2))
-        return
     columns = list(table[0])
     cells = [columns, *([str(row[c]) for c in columns] for row in table)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -25,7 +24,7 @@ def command(
     if markdown:
         lines = [f"| {' | '.join(cell.ljust(w) for cell, w in zip(line, widths, strict=True))} |" for line in cells]
         lines.insert(1, f"| {' | '.join('-' * w for w in widths)} |")
-    print("\n".join(lines))
+    show(table, lines)
 
 
 def rows() -> list[dict[str, Any]]:

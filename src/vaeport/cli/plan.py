@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vaeport.cli.common import BudgetOption, Opener, with_vae_options
+from vaeport.cli.output import Show, with_output
 from vaeport.errors import InputError
 
 if TYPE_CHECKING:
     from vaeport.runtime.plan import Half
 
 
+@with_output
 @with_vae_options
 def command(
+    show: Show,
     size: Annotated[str, typer.Argument(help="Media: 4096x4096, 81x720x1280, 60s; or a latent file to be decoded.")],
     vae: Opener | None = None,
     encode: Annotated[bool, typer.Option("--encode", help="Plan the encoder; otherwise the decoder.")] = False,
@@ -28,7 +30,6 @@ def command(
     compare: Annotated[
         bool, typer.Option("--compare", help="Carry it out, and say how far published tilings are from it.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say how an input runs exactly: whole, in pieces of time or in bands of rows, and the memory and time that takes.
 
@@ -53,7 +54,4 @@ def command(
     found = (
         list(compared(loaded, example(loaded, shape) if latents is None else latents, half, plan)) if compare else []
     )
-    if as_json:
-        print(json.dumps({**plan.to_json(), "tilings": [d.to_json() for d in found]}, indent=2))
-    else:
-        print("\n".join([*plan.lines(), *(d.line for d in found)]))
+    show({**plan.to_json(), "tilings": [d.to_json() for d in found]}, [*plan.lines(), *(d.line for d in found)])
