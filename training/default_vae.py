@@ -75,7 +75,13 @@ def trained(learner: Learner, scenes: Scenes, args: argparse.Namespace) -> bool:
             parts = learner.step(scenes.draw(*shape, generator), done, generator)
             numbers = {name: round(float(part), 5) for name, part in parts.items()}
             spent = time.monotonic() - now
-            entry = {"step": progress.step, "done": round(done, 4), "shape": shape, "ms": round(1e3 * spent, 1), **numbers}
+            entry = {
+                "step": progress.step,
+                "done": round(done, 4),
+                "shape": shape,
+                "ms": round(1e3 * spent, 1),
+                **numbers,
+            }
             if progress.step - last >= args.every:
                 last = progress.step
                 print(json.dumps(entry), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What the default VAE is trained for: pixels, edges at several sizes, changes in time, and latents of a known spread."""
+"""What the default VAE is trained for: pixels, edges at several sizes, changes in time, latents' spread."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def edges(difference: Tensor, sizes: int = 3) -> Tensor:
     return torch.stack(parts).mean()
 
 
-def loss(seen: Tensor, wanted: Tensor, posterior: DiagonalGaussian, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(
+    seen: Tensor, wanted: Tensor, posterior: DiagonalGaussian, weights: Weights
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum, and its parts with the mean squared error of the batch (for pixels in -1..1)."""
     difference = seen - wanted
     squares = difference.square().mean()

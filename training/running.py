@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -52,7 +53,7 @@ def prepared(half: nn.Module, *, fused: bool) -> nn.Module:
             module.__class__ = StillConv
         if isinstance(module, Chain):
             rows = list(module._modules.items())
-            for (_, norm), (name, act) in zip(rows, rows[1:], strict=False):
+            for (_, norm), (name, act) in itertools.pairwise(rows):
                 if type(norm) is ChannelRMSNorm and type(act) is SiLU:
                     norm.__class__ = kind
                     module._modules[name] = Identity()
@@ -83,7 +84,9 @@ def initialise(half: nn.Module, generator: torch.Generator) -> None:
     for module in half.modules():
         if isinstance(module, Conv):
             taps = module.weight
-            seen = taps[:, :, -1:] if taps.dim() == 5 and taps.shape[-1] > 1 else taps  # zeros lie in the past of stills
+            seen = (
+                taps[:, :, -1:] if taps.dim() == 5 and taps.shape[-1] > 1 else taps
+            )  # zeros lie in the past of stills
             taps.copy_(draw(taps.shape) * (1.4 / seen[0].numel()) ** 0.5)
             if taps.dim() == 5 and taps.shape[-1] == 3:
                 taps[:, :, :-1] *= 0.3

@@ -1,6 +1,6 @@
 """Stills and clips made of photos, on the device: crops, camera moves, things that pass by, cuts, fades, colours.
 
-All photos lie in one atlas, each beside its halves, quarters and eighths, so that a batch is one gather whatever it shows.
+All photos lie in one atlas, each beside its halves, quarters and eighths, so that a batch is one gather.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class Scenes:
         left, top, w, h = self.places[camera.photo[:, None], level].unbind(-1)
         scale = 0.5**level
         span = torch.arange(size, device=self.device) - (size - 1) / 2
-        cos, sin = (f(camera.turn)[..., None, None] * (camera.step * scale)[..., None, None] for f in (torch.cos, torch.sin))
+        cos, sin = (
+            f(camera.turn)[..., None, None] * (camera.step * scale)[..., None, None] for f in (torch.cos, torch.sin)
+        )
         u = (camera.x * scale)[..., None, None] + cos * span - sin * span[:, None]
         v = (camera.y * scale)[..., None, None] + sin * span + cos * span[:, None]
         u = left[..., None, None] + _mirrored(u, w[..., None, None])
@@ -156,11 +158,13 @@ def _mirrored(u: Tensor, length: Tensor) -> Tensor:
 
 
 def _cover(r: Draws, frames: int, size: int) -> Tensor:
-    """How much of the second scene shows, [B, 1, T, size, size]: none, a shape that moves, all after a cut or a fade."""
+    """How much of the second scene shows, [B, 1, T, size, size]: none, a moving shape, all after a cut or fade."""
     kind = r.unit()[:, None, None, None]
     time = torch.arange(frames, device=r.device, dtype=torch.float32)[:, None, None]
     half = size / 2
-    x, y, angle, speed = (t[:, None, None, None] for t in (r.normal() * half / 2, r.normal() * half / 2, r.unit(), r.normal()))
+    x, y, angle, speed = (
+        t[:, None, None, None] for t in (r.normal() * half / 2, r.normal() * half / 2, r.unit(), r.normal())
+    )
     cos, sin = torch.cos(angle * math.tau), torch.sin(angle * math.tau)
     span = torch.arange(size, device=r.device) - (size - 1) / 2
     across = span - x - speed * 3 * cos * time
