@@ -146,6 +146,7 @@ class _Telling:
         self.total += items
 
     def done(self, items: int, quarantined: int) -> None:
+        """So many more items are written, or quarantined."""
         self.items += items
         self.quarantined += quarantined
         if time.monotonic() - self._last >= _SPAN[self._terminal]:
