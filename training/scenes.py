@@ -62,7 +62,7 @@ class Scenes:
                 left += w
             top += pyramid[0].shape[-2]
         self.places = torch.tensor(places, device=device, dtype=torch.float32).view(len(photos), LEVELS, 4)
-        self.weights = torch.tensor(weights, device=device)
+        self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
 
     def _pyramid(self, photo: Tensor) -> list[Tensor]:
         levels = [photo.to(self.device, torch.float32)[None] / 255]
