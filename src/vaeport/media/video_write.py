@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -44,7 +45,7 @@ class VideoWriter(AtomicWriter):
 
     H.264 halves the resolution of colour (4:2:0) where both sides are even; an odd side needs 4:4:4 to keep its size.
     The file holds exactly the frames written, and appears only when the block ends cleanly. `preset` trades the time
-    that H.264 takes for the size of the file; see `preset_of`. Threads: as many as x264 chooses, each on its frame.
+    that H.264 takes for the size of the file; see `preset_of`. Threads: half as many as processors, each on its frame.
 
     Attributes:
         frames: how many have been written.
@@ -110,6 +111,8 @@ class VideoWriter(AtomicWriter):
             if self.preset is not None:
                 self._color.tag(self._stream.codec_context)
                 self._stream.thread_type = "AUTO"  # x264 cuts a frame into slices otherwise, which is slower and larger
+                # the other processors are left to what makes the frames: all threads of x264 slow a GPU's launches down
+                self._stream.codec_context.thread_count = max(2, (os.cpu_count() or 2) // 2)
 
     def _finish(self) -> None:
         if not self.frames:
