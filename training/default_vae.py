@@ -1,6 +1,6 @@
-"""Trains the VAE that comes with the package, on one GPU, from packed photos; see README.md beside this file.
+"""Trains the VAE that comes with the package, on one GPU, from packed photos; see docs/default.md.
 
-    python -m training.default_vae --photos .probe/photos.safetensors --minutes 17 --out out/default
+    python -m training.default_vae --photos .probe/photos.safetensors --minutes 7.7 --out out/default
 
 The same seed, steps and machine give the same VAE. A step's batch depends on the seed and its number alone, so a run
 that was resumed is the run that it would have been.

@@ -15,9 +15,9 @@ import typer
 
 from vaeport.errors import InputError
 
-_VAE = typer.Option("--vae", help="Component folder, official weight file, or hub id.")
-VAEOption = Annotated[str, _VAE]
-OptionalVAEOption = Annotated[str | None, _VAE]
+VAEOption = Annotated[
+    str | None, typer.Option("--vae", help="Component folder, official weight file, or hub id; else a small one.")
+]
 SubfolderOption = Annotated[str | None, typer.Option(help="Subfolder of the VAE, e.g. vae.")]
 ModelOption = Annotated[str | None, typer.Option(help="Native name, where the file cannot tell.")]
 VariantOption = Annotated[
@@ -43,7 +43,7 @@ Opener = Callable[..., Any]
 
 
 def opened(
-    vae: VAEOption,
+    vae: VAEOption = None,
     subfolder: SubfolderOption = None,
     model: ModelOption = None,
     variant: VariantOption = None,
@@ -55,9 +55,11 @@ def opened(
     tiling: TilingOption = None,
     **further: Any,
 ) -> Any:
-    """The VAE that the shared options name."""
+    """The VAE that the shared options name, or the one that comes with the package."""
     from vaeport.runtime.load import load
 
+    if vae is None:
+        say("no --vae is given: this is the small VAE that comes with vaeport")
     return load(
         vae,
         subfolder=subfolder,
@@ -94,15 +96,17 @@ def without_weights(model: str | None, variant: str | None, dtype: str | None, d
 def with_vae_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameter `vae`, an `Opener`, becomes the options of `opened`.
 
-    If the parameter has a default, --vae may be left out: then it opens a VAE without weights.
+    If the parameter has a default, it opens a VAE without weights where --vae is left out.
     """
     hints = get_type_hints(opened, include_extras=True) | get_type_hints(command, include_extras=True)
+    without = False
     shared = {n: p for n, p in inspect.signature(opened).parameters.items() if n != "further"}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name == "vae":
-            hints["vae"] = VAEOption if parameter.default is parameter.empty else OptionalVAEOption
-            parameters += (p.replace(default=parameter.default) if n == "vae" else p for n, p in shared.items())
+            without = parameter.default is not parameter.empty
+            hints["vae"] = VAEOption
+            parameters += shared.values()
         else:
             parameters.append(parameter)
     # what has a default comes last, as Python wants it; a command line does not mind
@@ -110,7 +114,7 @@ def with_vae_options(command: Callable[..., None]) -> Callable[..., None]:
 
     def verb(**values: Any) -> None:
         named = {name: values.pop(name) for name in shared}
-        if named["vae"] is None:
+        if named["vae"] is None and without:
             told = {key: named[key] for key in ("model", "variant", "dtype", "device")}
             command(vae=partial(without_weights, **told), **values)
         else:

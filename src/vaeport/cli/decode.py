@@ -16,16 +16,20 @@ from vaeport.cli.output import Show, with_output
 def command(
     show: Show,
     source: Annotated[Path, typer.Argument(help="Latent file that `vaeport encode` wrote.")],
-    target: Annotated[Path, typer.Option("-o", "--output", help="File to write: .png, .mp4, .mkv, .wav, .flac, ...")],
     vae: Opener,
+    target: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File to write: .png, .mp4, .mkv, .wav, ...; NAME-decoded, if left out."),
+    ] = None,
     budget: BudgetOption = None,
     preset: Annotated[
         str | None, typer.Option(help="Of x264, for .mp4: how long it may take; superfast by default.")
     ] = None,
 ) -> None:
     """Decode latents into a file of exactly the size and length that was encoded."""
-    from vaeport.runtime.files import decode_file
+    from vaeport.runtime.files import decode_file, named
 
+    target = target or named(source)
     loaded = vae(load_encoder=False)
     with progress("decoding") as advance:
         report = decode_file(loaded, source, target, budget=budget, preset=preset, progress=advance)

@@ -16,8 +16,10 @@ from vaeport.cli.output import Show, with_output
 def command(
     show: Show,
     source: Annotated[Path, typer.Argument(help="Image, video or audio file.")],
-    target: Annotated[Path, typer.Option("-o", "--output", help="Latent file (.safetensors).")],
     vae: Opener,
+    target: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Latent file; SOURCE's name with .safetensors, if left out.")
+    ] = None,
     sample: Annotated[int | None, typer.Option(help="Sample the posterior with this seed; otherwise its mode.")] = None,
     normalize: Annotated[bool, typer.Option(help="Apply the family's latent normalisation.")] = False,
     resample: Annotated[bool, typer.Option("--resample", help="Convert audio of another sample rate.")] = False,
@@ -28,6 +30,7 @@ def command(
     """Encode a file into latents; sizes and lengths that break the model's rule are padded, and decoding crops them."""
     from vaeport.runtime.files import compare_files, encode_file
 
+    target = target or Path(source.name).with_suffix(".safetensors")
     loaded = vae(load_decoder=check)
     with progress("encoding") as advance:
         report = encode_file(

@@ -140,6 +140,13 @@ def decode_file(
         raise _overflow(vae, "decoder", pieces, found.positions, source) from None
 
 
+def named(source: str | Path) -> Path:
+    """The file that a latent file is decoded into by default, in the current folder; LatentFileError if it is none."""
+    _, header = read_latents(source)
+    suffix = {"image": ".png", "video": ".mp4", "audio": ".wav"}[header.source["modality"]]
+    return Path(f"{Path(source).stem}-decoded{suffix}")
+
+
 def compare_files(
     vae: VAE, source: str | Path, latent_file: str | Path, *, resample: bool = False, upmix: bool = False
 ) -> dict[str, object]:

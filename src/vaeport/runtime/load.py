@@ -24,11 +24,13 @@ from vaeport.runtime.identify import HALVES, Candidate, fit, identify
 from vaeport.runtime.tiling import tiled, tiling_policy
 from vaeport.vae import VAE
 
+DEFAULT = Path(__file__).parents[1] / "default"
+"""the small VAE that comes with the package; docs/default.md"""
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def load(
-    path_or_hub_id: str | Path,
+    path_or_hub_id: str | Path | None = None,
     *,
     subfolder: str | None = None,
     filename: str | None = None,
@@ -50,7 +52,8 @@ def load(
     """A VAE in evaluation mode, without gradients.
 
     path_or_hub_id, subfolder, revision, variant
-                    a Diffusers component folder or hub id (variant: "fp16", ...), or an official single file
+                    a Diffusers component folder or hub id (variant: "fp16", ...), or an official single file;
+                    None: the small Wan that comes with the package, for stills and video, in float32 unless told
     filename        official single file in the folder or hub repository, e.g. "ae.safetensors"
     model, model_variant
                     native name ("autoencoder_kl") and published configuration ("flux1"), where the file cannot tell
@@ -67,6 +70,8 @@ def load(
     Raises ConfigError, CheckpointError (with KeyMismatchError, CorruptFileError, UnsafePickleError), BlockedError, or
     InputError for a path that leads out of its folder.
     """
+    if path_or_hub_id is None:
+        path_or_hub_id, dtype = DEFAULT, dtype or torch.float32
     wanted, *own = (dtype_of(given) for given in (dtype, encoder_dtype, decoder_dtype))
     device = device_of(device)
     halves = tuple(half for half, kept in zip(HALVES, (load_encoder, load_decoder), strict=True) if kept)
