@@ -52,7 +52,7 @@ class Held(VideoInput):
 
     def __init__(self, vae: Any, frames: Tensor) -> None:
         Input.__init__(self, vae, Path("memory"))
-        self.reader: Any = SimpleNamespace(chunks=self._chunks, rate=RATE, close=lambda: None)
+        self.reader: Any = SimpleNamespace(chunks=self._chunks, rate=RATE, notes=[], close=lambda: None)
         self.total, self.height, self.width, _ = frames.shape
         self.held, self.frames = frames, 0
 

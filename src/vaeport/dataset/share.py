@@ -1,4 +1,4 @@
-"""Which shards one process makes: every so-manieth."""
+"""Which shards one process makes: every n-th."""
 
 from __future__ import annotations
 
