@@ -105,12 +105,12 @@ def test_the_weights_are_the_convolution_s() -> None:
 @pytest.mark.parametrize(
     ("conv", "shape", "limit"),
     [
-        (Conv(64, 64, (3, 3, 3), pad=(CAUSAL, SAME, SAME)), (1, 64, 4, 32, 32), 2),
+        (Conv(64, 64, (3, 3, 3), pad=(CAUSAL, SAME, SAME)), (1, 64, 4, 32, 32), 3),
         (Conv(128, 128, (3, 3), pad=(SAME, SAME)), (1, 128, 32, 32), 5),
     ],
 )
 def test_rounding_in_float32(conv: Conv, shape: tuple[int, ...], limit: int) -> None:
-    """Against float64 on the same numbers: pairs of frames about as the plain sum, fours of rows a few times worse."""
+    """Against float64 on the same numbers: at most so many times as the plain sum, whose order differs between processors."""
     x, narrow = normal(*shape).float(), filled(conv).float()
     plain, fast = narrow(x), MinimalConv.of(narrow)(x)
     exact = conv.double()(x.double())

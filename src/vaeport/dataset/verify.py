@@ -49,17 +49,19 @@ def _faults(folder: Path, run: dict[str, Any], done: dict[int, Shard]) -> Iterat
     ids: Counter[str] = Counter()
     for shard in done.values():
         ids.update([*shard.ids, *(one["id"] for one in shard.quarantined)])
-        found: list[str] = []
+        found, whole = list[str](), True
         for file in shard.files:
             fault = _fault(folder, file)
             if fault:
                 yield f"{file.name}: {fault}"
+                whole = False
                 continue
             try:
                 found += WRITERS[layout].ids(folder, file.name)
             except VaeportError as error:
                 yield f"{file.name}: {error.what}: {error.found}"
-        if sorted(found) != sorted(shard.ids) and all(file.is_there(folder) for file in shard.files):
+                whole = False
+        if whole and sorted(found) != sorted(shard.ids):
             yield f"shard {shard.shard} holds other items than the log says"
     twice = [key for key, times in ids.items() if times > 1]
     if twice:
