@@ -147,7 +147,8 @@ def _ran(*args: str) -> bool:
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of latents, and the quarantine."""
     paths = [p for name in ("data", "latents") for p in (folder / name).rglob("*") if p.is_file()]
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in [*paths, folder / "quarantine.jsonl"]}
+    paths += [folder / "quarantine.jsonl"] if (folder / "quarantine.jsonl").exists() else []
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
 
 
 def disturbed(one: Round, pictures: Path, out: Path, draw: random.Random) -> dict[str, Any]:

@@ -114,9 +114,8 @@ class Job:
         if sorted(ids + [one["id"] for one in quarantined]) != expected:
             raise DatasetError("a shard is not whole", where=f"shard {shard}", expected=f"{len(expected)} items")
         with writing(self.folder, DatasetError):
-            for folder in sorted({(self.folder / file.name).parent for file in files}):
-                for inner in (folder, *folder.relative_to(self.folder).parents):
-                    sync_folder(self.folder / inner)
+            for folder in sorted({inner for file in files for inner in Path(file.name).parents}):
+                sync_folder(self.folder / folder)
         return Shard(shard, tuple(ids), tuple(files), tuple(sorted(quarantined, key=lambda one: str(one["id"]))))
 
     @cached_property
