@@ -5,7 +5,7 @@
 Every round runs `vaeport dataset` on the same pictures, one of them broken, with the VAE of the package, in an order of
 layouts and engines; at a random moment a fault strikes. Then the command is repeated until it ends well. A round passes
 if the files are, byte for byte, those of an undisturbed run, `--verify` finds no fault, and every id is there once. The
-last line is one JSON object; exit code 1 if a round fails.
+last line is one JSON object; exit code 1 if a round fails. A traceback fails it, too.
 
     worker      SIGKILL for a process below the driver: a worker, a reader, the server that forks them
     driver      SIGKILL for the driver
@@ -43,7 +43,7 @@ from vaeport.runtime.load import DEFAULT
 FAULTS = ("worker", "driver", "hang", "disk")
 LAYOUTS = ("parquet", "webdataset", "safetensors")
 PICTURES, SHARD, PATIENCE = 24, 3, 4
-LIMIT = 120
+LIMIT = 60
 """seconds that a run may take"""
 
 
@@ -114,11 +114,11 @@ def strike(fault: str, run: subprocess.Popen[str], draw: random.Random) -> str:
     return f"process {processes.index(pid)} of {len(processes)}"
 
 
-def end(run: subprocess.Popen[str], pids: Sequence[int]) -> int | None:
-    """Its exit code, or None if it had to be killed; nothing of it is left."""
+def end(run: subprocess.Popen[str], pids: Sequence[int]) -> int | str | None:
+    """Its exit code, None if it had to be killed, or the last lines of a traceback; nothing of it is left."""
     try:
-        run.communicate(timeout=LIMIT)
-        code: int | None = run.returncode
+        _, said = run.communicate(timeout=LIMIT)
+        code: int | str | None = said[-800:] if "Traceback" in said else run.returncode
     except subprocess.TimeoutExpired:
         code = None
     for pid in {run.pid, *pids, *below(run.pid)}:
@@ -170,7 +170,7 @@ def disturbed(one: Round, pictures: Path, out: Path, draw: random.Random) -> dic
         if mounted:
             _ran("mount", "-o", "remount,size=64m", str(out))
         runs = 0
-        code: int | None = first
+        code: int | str | None = first
         while code != 1 and runs < 4:  # 1: all is done, and the broken picture is quarantined
             run, runs = started(args), runs + 1
             code = end(run, ())
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = disturbed(one, pictures, place / "out", draw)
             shutil.rmtree(place / "out")
             same = told.pop("contents") == whole[one.layout]
-            passed = told["last"] == 1 and same and not told["faults"]
+            passed = told["last"] == 1 and same and not told["faults"] and not isinstance(told["first"], str)
             hits[one.fault if not told["hit"].startswith("nothing") else "none"] += 1
             ends["went on by itself" if told["runs"] == 0 else f"repeated {told['runs']} times"] += 1
             line = {"round": n, "fault": one.fault, "layout": one.layout, "workers": one.workers, "same": same} | told

@@ -8,12 +8,15 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
 
 from vaeport.dataset.items import Item
+from vaeport.dataset.reader_process import start
 from vaeport.dataset.readers import Opened, ReaderLostError, Readers
 from vaeport.dataset.reading import Head, Notes, Part
 from vaeport.errors import MediaError
@@ -152,3 +155,22 @@ def test_readers_end_with_the_block_even_while_one_hangs(tmp_path: Path) -> None
         begun = readers.opened(items("a", "hang@0"), 1 << 20)
         assert taken(next(begun))[0] == [0, 1, 2, 3]
     assert not any(process.is_alive() for process in processes)
+
+
+def test_a_process_is_started_though_what_forks_it_dies() -> None:
+    """It is stopped, so that the start waits for it, and then killed."""
+    line, process = start(_greet, name="vaeport-first", daemon=True, duplex=False)
+    assert line.recv() == "hello"
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    os.kill(server, signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, (server, signal.SIGKILL)).start()
+    other, second = start(_greet, name="vaeport-second", daemon=True, duplex=False)
+    assert other.recv() == "hello"
+    for one in (process, second):
+        one.join(5)
+    for end in (line, other):
+        end.close()
+
+
+def _greet(line: Connection) -> None:
+    line.send("hello")

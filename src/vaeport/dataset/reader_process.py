@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,10 @@ from torch import Tensor
 from vaeport import errors
 from vaeport.dataset.items import Item
 from vaeport.dataset.reading import Part
-from vaeport.errors import MediaError, VaeportError
+from vaeport.errors import BlockedError, MediaError, VaeportError
+
+ATTEMPTS = 3
+"""times that a process is started before that is given up"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Failure:
         return made
 
 
-def serve(line: Connection, read: Callable[[Item], Iterable[Part]]) -> None:
+def serve(read: Callable[[Item], Iterable[Part]], line: Connection) -> None:
     """Sends True, and then for every item that comes its parts, or a `Failure`; ends when the line does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     follow_parent()
@@ -79,11 +82,27 @@ def serve(line: Connection, read: Callable[[Item], Iterable[Part]]) -> None:
         return
 
 
-def processes() -> ForkServerContext:
-    """How processes are started: forked off one that has imported what they need, and has nothing of this one."""
+def start(target: Callable[..., None], *args: Any, name: str, daemon: bool, duplex: bool) -> tuple[Connection, Any]:
+    """A pipe, and a process that runs `target(*args, its end of the pipe)`; its end here is read, or both if `duplex`.
+
+    It is forked off one that has imported what it needs, and has nothing of this one. BlockedError if none starts.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vaeport.dataset.reading", "PIL.Image", "av", "soundfile"])
-    return context
+    for attempt in range(ATTEMPTS):
+        ours, theirs = context.Pipe(duplex)
+        process = context.Process(target=target, args=(*args, theirs), name=name, daemon=daemon)
+        try:
+            process.start()
+            return ours, process
+        except (EOFError, OSError) as error:  # the one that it is forked off died; multiprocessing begins another
+            ours.close()
+            if attempt == ATTEMPTS - 1:
+                found = error.strerror if isinstance(error, OSError) else "the server that forks them dies"
+                raise BlockedError("no process can be started", where=name, found=found) from error
+        finally:
+            theirs.close()
+    raise AssertionError
 
 
 def follow_parent() -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vaeport.closing import Closing
 from vaeport.dataset.items import Item
-from vaeport.dataset.reader_process import Array, Failure, processes, serve
+from vaeport.dataset.reader_process import Array, Failure, serve, start
 from vaeport.dataset.reading import Head, Notes, Part
 from vaeport.errors import BlockedError, MediaError, VaeportError
 
@@ -48,11 +48,7 @@ class Reader(Closing):
         self._start()
 
     def _start(self) -> None:
-        context = processes()
-        self._socket, theirs = context.Pipe(duplex=True)
-        self.process = context.Process(target=serve, args=(theirs, self._read), daemon=True, name="vaeport-reader")
-        self.process.start()
-        theirs.close()
+        self._socket, self.process = start(serve, self._read, name="vaeport-reader", daemon=True, duplex=True)
         self._ready = False
 
     def begin(self, item: Item) -> None:

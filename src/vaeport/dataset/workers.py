@@ -16,7 +16,7 @@ import torch
 from vaeport.dataset.job import Job, Tell
 from vaeport.dataset.local import Resources, run
 from vaeport.dataset.log import committed
-from vaeport.dataset.reader_process import Failure, follow_parent, processes
+from vaeport.dataset.reader_process import Failure, follow_parent, start
 from vaeport.dataset.settings import Settings
 from vaeport.dataset.share import Share
 from vaeport.errors import BlockedError, VaeportError
@@ -100,11 +100,8 @@ def _handle(message: Any, tell: Tell | None, total: Callable[[int], None] | None
 class _Worker:
     def __init__(self, task: Task) -> None:
         self.task = task
-        context = processes()
-        self.line, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work, args=(task, theirs), name=f"vaeport-worker-{task.share.rank}")
-        self.process.start()
-        theirs.close()
+        name = f"vaeport-worker-{task.share.rank}"
+        self.line, self.process = start(_work, task, name=name, daemon=False, duplex=False)
 
     def ended(self) -> str | None:
         """How it ended; None if it did its work."""
