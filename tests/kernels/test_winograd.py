@@ -110,7 +110,7 @@ def test_the_weights_are_the_convolution_s() -> None:
     ],
 )
 def test_rounding_in_float32(conv: Conv, shape: tuple[int, ...], limit: int) -> None:
-    """Against float64 on the same numbers: at most so many times as the plain sum, whose order differs between processors."""
+    """Against float64 on the same numbers; the order of the plain sum differs between processors, and its error too."""
     x, narrow = normal(*shape).float(), filled(conv).float()
     plain, fast = narrow(x), MinimalConv.of(narrow)(x)
     exact = conv.double()(x.double())
