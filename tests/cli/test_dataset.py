@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from tests.cli.run import here
 from tests.dataset.material import pictures, rows
 from tests.narrow import saved
 from vaeport.media import read_latents
+
+GUIDE = Path(__file__).parents[2] / "docs" / "dataset.md"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,16 @@ def test_broken_items_are_told_by_the_exit_code(folder: Path, tmp_path: Path) ->
     assert done.code == 1
     assert "1 quarantined: see quarantine.jsonl there" in done.stdout
     assert read_latents(tmp_path / "out" / "latents" / "00.safetensors")[0].shape == (1, 4, 2, 2)
+
+
+def test_the_code_of_the_guide_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert here("dataset", folder / "src", "-o", "latents", "--vae", folder / "vae", cwd=tmp_path).code == 0
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    exec(block, {})
+    assert capsys.readouterr().out.splitlines() == ["00 (4, 4, 6)", "01 (4, 2, 2)", "02 (4, 4, 6)"]
 
 
 @pytest.mark.parametrize(
