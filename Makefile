@@ -10,7 +10,7 @@ PY   := $(VENV)/bin/python
 # Named after what is installed and where: a changed pyproject.toml, constraint or folder installs again.
 READY := $(VENV)/.ready-$(shell { echo '$(CURDIR)'; cat pyproject.toml constraints.txt; } | cksum | cut -d' ' -f1)
 
-.PHONY: help demo test test-all bench mutate lint format setup clean
+.PHONY: help demo test test-all browser package bench mutate lint format setup clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1        \t/p' Makefile | sed 's/^\(.\{9\}\) *\t/  make \1 /'
@@ -22,8 +22,24 @@ demo: $(READY) ## three VAEs on a real photo, clip and recording: load, round-tr
 test: $(READY) ## the tests, without those that need a model at full width
 	@$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not full" $(ARGS)
 
-test-all: $(READY) ## all tests
+test-all: $(READY) browser ## all tests: at full published width, and the reports in a browser, too
 	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+browser: ## Chromium for the tests of reports, unless there is one (Debian's, as root; VAEPORT_CHROMIUM names another)
+	@test -n "$$VAEPORT_CHROMIUM" || command -v chromium google-chrome chromium-browser >/dev/null || { \
+	  echo "installing chromium" >&2; apt-get update -qq && apt-get install -y -qq chromium >/dev/null; }
+
+package: ## wheel and sdist into dist/, each installed into an empty environment and tried there (PYTHON=python3.13)
+	@rm -rf dist $(VENV)-package && $(PYTHON) -m venv $(VENV)-package
+	@$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check build && $(VENV)-package/bin/python -m build -o dist .
+	@for file in dist/*; do \
+	  rm -rf $(VENV)-package && $(PYTHON) -m venv $(VENV)-package || exit 1; \
+	  $(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch || exit 1; \
+	  $(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check $$file && \
+	  (cd dist && ../$(VENV)-package/bin/python ../tests/smoke.py) && \
+	  $(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check "$$file[video]" && \
+	  (cd dist && ../$(VENV)-package/bin/python ../tests/smoke.py --extras) || exit 1; done
+	@rm -rf $(VENV)-package
 
 bench: $(READY) ## speed and memory against Diffusers, each beside its parity verdict
 	@$(PY) -m bench $(ARGS)
