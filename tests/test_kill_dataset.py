@@ -26,7 +26,9 @@ def test_what_is_lost_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
     def lossy(one: Any, pictures: Path, out: Path, draw: random.Random) -> dict[str, Any]:
         out.mkdir()
-        return {"hit": "driver", "last": 1, "runs": 1, "faults": [], "contents": {} if one.fault == "driver" else whole}
+        lost = one.fault == "driver"
+        told = {"hit": "driver", "first": -9, "last": 1, "runs": 1, "faults": []}
+        return told | {"contents": {} if lost else whole}
 
     monkeypatch.setattr(kill_dataset, "disturbed", lossy)
     monkeypatch.setattr(kill_dataset, "started", lambda *args: None)
