@@ -39,17 +39,14 @@ ARCHS: list[VAEArchConfig] = [
     *(arch for model in CLASSES for arch in model.variants.values()),
     *(arch for _, arch in MODELS.values()),
 ]
-UNREAD: dict[type[VAEArchConfig], frozenset[str]] = {
-    AutoencoderKLArchConfig: frozenset(),
-    WanArchConfig: frozenset(),
-    HunyuanVideoArchConfig: frozenset(),
-    OobleckArchConfig: frozenset(),
-    # null in every published file; for whoever writes a pipeline
-    **dict.fromkeys(
-        (LTXVideoArchConfig, LTX2ArchConfig), frozenset({"spatial_compression_ratio", "temporal_compression_ratio"})
-    ),
-}
-"""arguments of the published class that say nothing of its networks, by config"""
+CONFIGS = (
+    AutoencoderKLArchConfig,
+    WanArchConfig,
+    HunyuanVideoArchConfig,
+    OobleckArchConfig,
+    LTXVideoArchConfig,
+    LTX2ArchConfig,
+)
 
 
 def plain(value: Any) -> Any:
@@ -60,15 +57,28 @@ def through_json(published: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(published))
 
 
-@pytest.mark.parametrize("config", UNREAD)
+@pytest.mark.parametrize("config", CONFIGS)
 def test_defaults_are_those_of_diffusers(config: type[VAEArchConfig]) -> None:
     """Every argument of the published class, no other, with the value that it has when a config.json lacks it."""
     arch = config()
     arguments = inspect.signature(diffusers_class(arch).__init__).parameters
     theirs = {name: plain(p.default) for name, p in arguments.items() if name != "self"}
     ours = {key: value for key, value in arch.to_published().items() if key != "_class_name"}
-    assert UNREAD[config] <= theirs.keys()
-    assert ours == {name: value for name, value in theirs.items() if name not in UNREAD[config]}
+    assert ours == theirs | arch.derived()
+    assert all(theirs[name] is None for name in arch.derived())
+
+
+@pytest.mark.parametrize("config", [LTXVideoArchConfig, LTX2ArchConfig])
+def test_compression_is_written(config: type[VAEArchConfig]) -> None:
+    """Not stated, null, as it is, or another: what another code states of itself is kept."""
+    arch = config()
+    stated = {"spatial_compression_ratio": 32, "temporal_compression_ratio": 8}
+    assert arch.to_published().items() >= stated.items()
+    for published in ({}, stated, dict.fromkeys(stated)):
+        assert config.from_published(published) == arch
+    other = config.from_published({"spatial_compression_ratio": 64})
+    assert other.to_published()["spatial_compression_ratio"] == 64
+    assert config.from_published(other.to_published()) == other
 
 
 def test_wan_2_2_has_the_arguments_of_wan() -> None:

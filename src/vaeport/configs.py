@@ -49,6 +49,10 @@ class VAEArchConfig:
         """Published keys whose value this architecture fixes; another value in a config.json is refused."""
         return {}
 
+    def derived(self) -> dict[str, Any]:
+        """Published keys whose value follows from the fields; written unless a config.json states another."""
+        return {}
+
     @classmethod
     def from_published(cls, published: Mapping[str, Any]) -> Self:
         """Reads a `config.json`; ConfigError names the key that is mistyped or has a value that is not supported."""
@@ -95,13 +99,16 @@ class VAEArchConfig:
                     found=found,
                     fix="port it as an architecture of its own; no flag turns one into the other",
                 )
+        for key, value in arch.derived().items():
+            if extra.get(key) in (None, value):
+                extra.pop(key, None)
         return arch
 
     def to_published(self) -> dict[str, Any]:
         """The `config.json` that `from_published` reads back to an equal value."""
         foreign = {name: key for key, name in self.renames.items()}
         known = {foreign.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.name != "extra"}
-        both = {"_class_name": self.class_names[0], **self.constants(), **known, **self.extra}
+        both = {"_class_name": self.class_names[0], **self.constants(), **self.derived(), **known, **self.extra}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in both.items()}
 
     def replace(self, **changes: Any) -> Self:

@@ -1,4 +1,4 @@
-"""`vaeport demo`: the main job on real input, for an image, a video and an audio VAE, and one port from the start."""
+"""`vaeport demo`: the main job on real files, with the VAE of the package and three architectures, and one port."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from vaeport.cli.output import Show, with_output
 
 if TYPE_CHECKING:
     from vaeport.vae import VAE
@@ -28,29 +30,54 @@ SHOWN = (
 )
 
 
+@with_output
 def command(
+    show: Show,
     folder: Annotated[Path | None, typer.Option(help="Keep inputs, latents and outputs here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Load official layouts (seeded weights), round-trip real files, stream them, prove them against Diffusers."""
+    """Real pictures through the VAE of the package; then official layouts (seeded weights): run, streamed, proved."""
     from vaeport.cli.common import say
 
     with tempfile.TemporaryDirectory(prefix="vaeport-demo-") as temporary:
         place = folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
+        say("the VAE that comes with the package: a photo and a clip, there and back")
+        pictures = _pictures(place)
         rows = []
         for model, variant, layout, prefix, name, reference in SHOWN:
             say(f"{model} {variant}: writing {name} with seeded weights, loading it, running it, proving it")
             rows.append(_shown(place, model, variant, layout, prefix, name, reference))
         say("porting diffusers:AutoencoderKL with a checkpoint, as if nobody knew it")
         port = _ported(place / "port", say)
-    if as_json:
-        print(json.dumps({"models": rows, "port": port}, indent=2))
-    else:
-        _print_table(rows)
-        print("\n".join(f"  {name:<10} {text}" for name, text in port.items()))
+    told = {"pictures": pictures, "models": rows, "port": port}
+    show(told, [*_picture_lines(pictures), *_table(rows), *(f"  {name:<10} {text}" for name, text in port.items())])
     passed = all(row["verdict"] == "PASS" for row in rows) and port["parity"].startswith("non_skip_pass")
+    passed = passed and all(row["complete"] for row in pictures)
     raise typer.Exit(0 if passed else 1)
+
+
+def _pictures(place: Path) -> list[dict[str, Any]]:
+    """A photo and a clip through the VAE of the package, whose weights are trained: what comes back can be seen."""
+    from vaeport.runtime.files import compare_files, decode_file, encode_file
+    from vaeport.runtime.load import load
+
+    vae = load()
+    rows = []
+    for modality in ("image", "video"):
+        source, target = _media(place, modality)
+        latents = place / f"{source.stem}.safetensors"
+        target = target.with_stem(f"{source.stem}-default")
+        shape = encode_file(vae, source, latents).shape
+        decode_file(vae, latents, target)
+        found = compare_files(vae, source, latents)
+        trip = f"{source.name} -> {'x'.join(map(str, shape))} -> {target.name}"
+        rows.append({"round trip": trip, "PSNR dB": found["signal_to_noise_db"], "complete": found["complete"]})
+    return rows
+
+
+def _picture_lines(pictures: list[dict[str, Any]]) -> list[str]:
+    said = [f"  {row['round trip']:<46} PSNR {row['PSNR dB']} dB" for row in pictures]
+    return ["Real pictures through the VAE that comes with the package", *said, ""]
 
 
 def _ported(root: Path, say: Callable[[str], None]) -> dict[str, str]:
@@ -165,7 +192,7 @@ def _streamed(vae: VAE) -> float | None:
     return float((pieces - whole).double().pow(2).mean().sqrt() / whole.double().pow(2).mean().sqrt())
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _table(rows: list[dict[str, Any]]) -> list[str]:
     from rich.console import Console
     from rich.table import Table
 
@@ -176,9 +203,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         values = (row[name] for name in columns)
         table.add_row(*(f"{v:.1e}" if isinstance(v, float) else "-" if v is None else str(v) for v in values))
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
-    console.print(table)
-    for row in rows:
-        for failure in row["failures"]:
-            console.print(f"{row['model']}: {failure}", markup=False)
+    console = Console(width=None if Console().is_terminal else 140)
+    with console.capture() as captured:
+        console.print(table)
+    failed = [f"{row['model']}: {failure}" for row in rows for failure in row["failures"]]
+    return [*captured.get().splitlines(), *failed]

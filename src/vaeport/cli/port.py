@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vaeport.cli.common import json_object
+from vaeport.cli.output import Show, with_output
 from vaeport.cli.reporting import (
     GitHubOption,
     HtmlOption,
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from vaeport.port.state import PortState
 
 
+@with_output
 def command(
+    show: Show,
     source: Annotated[
         str | None, typer.Argument(help="Official code: folder/file.py:Class, a folder, or package.module:Class.")
     ] = None,
@@ -58,11 +60,10 @@ def command(
     markdown: MarkdownOption = None,
     junit: JUnitOption = None,
     github: GitHubOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Port one official VAE: probe it, prove reuse, derive the weight map, convert, run the parity test, hand over."""
     if check is not None:
-        _check(check, as_json)
+        _check(check, show)
     if source is None and not status:
         raise InputError(
             "no official source",
@@ -87,7 +88,7 @@ def command(
                 where=into or f"ports/{family}_{component}",
                 fix="start it: vaeport port SOURCE --family ...",
             )
-        _print(state, as_json)
+        show(state.plain(), _lines(state))
         return
     assert source is not None
     from vaeport.port.run import Port
@@ -113,13 +114,13 @@ def command(
     running = Port(request, say)
     watched = reports.watched_port(running)
     done, code = running.run()
-    _print(done, as_json)
+    show(done.plain(), _lines(done))
     if watched is not None:
         reports.write(watched.report(done, [("Run the same port again", command_line())]))
     raise typer.Exit(code)
 
 
-def _check(path: Path, as_json: bool) -> None:
+def _check(path: Path, show: Show) -> None:
     if path.suffix == ".py":
         from vaeport.port.model_checks import check_model
 
@@ -128,30 +129,23 @@ def _check(path: Path, as_json: bool) -> None:
         from vaeport.port.check import check_packet
 
         findings = check_packet(path)
-    if as_json:
-        print(json.dumps([vars(finding) for finding in findings], indent=2, default=str))
-    else:
-        print("\n".join(map(str, findings)) or f"{path}: no finding")
+    show([vars(finding) for finding in findings], [*map(str, findings)] or [f"{path}: no finding"])
     raise typer.Exit(1 if findings else 0)
 
 
-def _print(state: PortState, as_json: bool) -> None:
-    if as_json:
-        print(state.to_json())
-        return
+def _lines(state: PortState) -> list[str]:
     from vaeport.port.contracts.steps import STEPS
 
-    print(f"{state.model_family} {state.component}: {state.reuse.verdict} {state.reuse.native}".rstrip())
+    lines = [f"{state.model_family} {state.component}: {state.reuse.verdict} {state.reuse.native}".rstrip()]
     for name in STEPS:
         step = state.steps.of(name)
-        print(f"  {name:<10} {step.status:<12} {step.note}")
-    print(f"  parity     {state.parity.status:<12} {state.parity.result}")
+        lines.append(f"  {name:<10} {step.status:<12} {step.note}")
+    lines.append(f"  parity     {state.parity.status:<12} {state.parity.result}")
     left = len(state.cleanup.leftovers)
-    print(f"  cleanup    {state.cleanup.outcome:<12} {f'{left} left behind or not checked' if left else ''}".rstrip())
-    for line in state.cleanup.leftovers:
-        print(f"    {line}")
-    for row in state.open_rows("escape_hatches"):
-        print(f"  {row.id}: {row.hatch.question}")
+    told = f"{left} left behind or not checked" if left else ""
+    lines.append(f"  cleanup    {state.cleanup.outcome:<12} {told}".rstrip())
+    lines += [f"    {line}" for line in state.cleanup.leftovers]
+    return lines + [f"  {row.id}: {row.hatch.question}" for row in state.open_rows("escape_hatches")]
 
 
 def _stubs(given: list[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaeport.cli.common import json_object, say
+from vaeport.cli.output import Show, with_output
 from vaeport.cli.reporting import GitHubOption, HtmlOption, JUnitOption, MarkdownOption, ReportOption, Reports
 from vaeport.errors import InputError, VaeportError
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from vaeport.report.watched import Watched
 
 
+@with_output
 def command(
+    show: Show,
     reference: Annotated[str, typer.Option(help="Import path of the reference, e.g. diffusers:AutoencoderKL.")],
     native: Annotated[
         str, typer.Option(help="Native name, e.g. autoencoder_kl, or an import path package.module:Class.")
@@ -75,7 +77,6 @@ def command(
     markdown: MarkdownOption = None,
     junit: JUnitOption = None,
     github: GitHubOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole verdict as JSON.")] = False,
 ) -> None:
     """Prove that a native VAE equals its reference: gates S (same function), P (same precision), D (same types)."""
     from vaeport.proof.calling import Convention
@@ -104,7 +105,7 @@ def command(
     if reference_trace is not None:
         if reports.wanted:
             raise InputError("a report is of a proof, and --reference-trace runs none", fix="leave one of them out")
-        _against(options, reference_trace, trace, trace_tolerance, as_json, asked=explain or repro is not None)
+        _against(options, reference_trace, trace, trace_tolerance, show, asked=explain or repro is not None)
     if trace_tolerance is not None and reference_trace is None:
         raise InputError("--trace-tolerance is --reference-trace's", fix="give --reference-trace too")
     if repro is not None and not explain:
@@ -137,7 +138,7 @@ def command(
         with _kept(problems):
             told["trace"] = write_traces(proof, trace)
             lines += told["trace"]
-    print(json.dumps(told, indent=2) if as_json else "\n".join(lines))
+    show(told, lines)
     if watched is not None:
         with _kept(problems):
             reports.write(watched.report(verdict, reports.commands(verdict, explain, repro)))
@@ -147,7 +148,7 @@ def command(
 
 
 def _against(
-    options: dict[str, Any], file: Path, folder: Path | None, tolerance: float | None, as_json: bool, asked: bool
+    options: dict[str, Any], file: Path, folder: Path | None, tolerance: float | None, show: Show, asked: bool
 ) -> None:
     """`--reference-trace`: exit code 0 if no statistic differs, 1 if one does."""
     from vaeport.drift.trace_elsewhere import against_trace
@@ -156,7 +157,7 @@ def _against(
         fix = "leave --explain and --repro out, or give --reference-python or --capture instead of the trace"
         raise InputError("a trace holds statistics alone, which --explain cannot work on", fix=fix)
     found = against_trace(options, file, folder=folder, tolerance=tolerance)
-    print(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(found.lines()))
+    show(found.to_json(), found.lines())
     raise typer.Exit(0 if found else 1)
 
 

@@ -5,14 +5,12 @@ pipe = StableDiffusionPipeline.from_pretrained(folder, vae=as_diffusers(vaeport.
 
 from __future__ import annotations
 
-import inspect
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vaeport.configs import LatentContract
 from vaeport.errors import BlockedError, ConfigError
 from vaeport.interop.adapted import Adapted
 from vaeport.interop.ways import Ways
@@ -43,7 +41,7 @@ def as_diffusers(vae: VAE | ParallelTiledVAE, *, tiling: str | None = None) -> A
     published = native.arch.to_published()
     kind = _adapted_class(published["_class_name"])
     with torch.device("meta"):
-        made = kind.theirs.from_config(published | _ratios(kind.theirs, published, native.contract))
+        made = kind.theirs.from_config(published)
     made.__class__ = kind
     if native.config.pretrained_path is not None:
         made.register_to_config(_name_or_path=native.config.pretrained_path)
@@ -99,14 +97,6 @@ def _adapted_class(name: str) -> Any:
         "decoder_output": DecoderOutput,
     }
     return type(name, (Adapted, theirs), names)
-
-
-def _ratios(theirs: Any, published: dict[str, Any], contract: LatentContract) -> dict[str, int]:
-    """Compression where Diffusers' class takes it and would guess it, wrongly for LTX-Video from 0.9.5 on."""
-    multiples = {axis.name: axis.multiple for axis in contract.axes}
-    known = {"spatial_compression_ratio": multiples.get("height"), "temporal_compression_ratio": multiples.get("time")}
-    taken = inspect.signature(theirs.__init__).parameters
-    return {k: v for k, v in known.items() if v is not None and k in taken and published.get(k) is None}
 
 
 def _require(native: VAE, plans: ParallelTiledVAE | None, tiling: str | None) -> None:

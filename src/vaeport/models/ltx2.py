@@ -23,6 +23,7 @@ from vaeport.models.ltx_tables import (
     FACTORS,
     Down,
     Up,
+    compression,
     contract,
     convolution,
     decoder,
@@ -124,6 +125,10 @@ class LTX2ArchConfig(VAEArchConfig):
     def decoder_inject_noise(self) -> tuple[bool, ...]:
         """Nowhere."""
         return (False,) * len(self.decoder_layers_per_block)
+
+    def derived(self) -> dict[str, Any]:
+        """The compression."""
+        return compression(self)
 
     @property
     def downs(self) -> tuple[Down, ...]:

@@ -212,6 +212,12 @@ def rate(stages: Sequence[Down] | Sequence[Up]) -> Factors:
     return t, h, w
 
 
+def compression(arch: Any) -> dict[str, Any]:
+    """Pixels and frames per latent. Diffusers' classes guess wrong for folded ways where a config does not say it."""
+    time, height, _ = rate(arch.downs)
+    return {"spatial_compression_ratio": height * arch.patch_size, "temporal_compression_ratio": time}
+
+
 def contract(arch: Any) -> LatentContract:
     """Raw output; latents are normalised per channel with statistics in the checkpoint."""
     time, height, width = rate(arch.downs)

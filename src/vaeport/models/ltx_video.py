@@ -25,6 +25,7 @@ from vaeport.models.ltx_tables import (
     FACTORS,
     Down,
     Up,
+    compression,
     contract,
     convolution,
     decoder,
@@ -123,6 +124,10 @@ class LTXVideoArchConfig(VAEArchConfig):
     def constants(self) -> dict[str, Any]:
         """A causal encoder; time is no part of a patch."""
         return {"encoder_causal": True, "patch_size_t": 1, "scaling_factor": 1.0}
+
+    def derived(self) -> dict[str, Any]:
+        """The compression."""
+        return compression(self)
 
     @property
     def downs(self) -> tuple[Down, ...]:
