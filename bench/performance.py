@@ -70,7 +70,7 @@ def plot(found: dict[str, Any], file: Path) -> None:
     axes.axvline(1, color="#888888", linewidth=1)
     axes.set_yticks(list(places), [named(row) for row in rows])
     axes.set_xlim(0, max(row["ratio_to_best"] for row in rows) * 1.18)
-    axes.set_xlabel(f"times as fast as the best way of running Diffusers, on one {found['device']}")
+    axes.set_xlabel(f"times as fast as the best way of running Diffusers that was tried, on one {found['device']}")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, metadata={"Date": None, "Creator": None})
 

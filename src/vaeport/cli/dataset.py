@@ -89,7 +89,7 @@ def command(
     result = found.to_json() | {"encoded_now": telling.items, "seconds": round(telling.seconds, 3)}
     lines = [f"{found.items} items in {found.folder}, {found.shards} of {found.of_shards} shards"]
     if telling.items:
-        lines.append(f"{telling.items} of them now, {telling.items / telling.seconds:.2f} items/s")
+        lines.append(f"{telling.items} done now, {telling.items / telling.seconds:.2f} items/s")
     if found.quarantined:
         lines.append(f"{found.quarantined} quarantined: see quarantine.jsonl there; --retry tries them again")
     show(result, lines)

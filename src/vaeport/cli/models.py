@@ -12,7 +12,7 @@ from vaeport.cli.output import Show, with_output
 @with_output
 def command(
     show: Show,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's tables.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/models.md.")] = False,
     published: Annotated[bool, typer.Option("--published", help="Where weights are, with the proof on them.")] = False,
 ) -> None:
     """List the native VAEs: their configurations, latents, layouts, streaming and proofs, or where weights are."""

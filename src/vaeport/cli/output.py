@@ -1,4 +1,4 @@
-"""What a verb prints on stdout: for people, for agents, or as JSON, by options that every verb has.
+"""What a verb prints on stdout: for people, for agents, or as JSON, by options that every verb but `report` has.
 
 `--format` takes the names that Hugging Face's command lines use. `agent` is plain text without alignment or colour:
 `name=value` lines, and for tables a line of names and one of values per row, parted by tabs.
