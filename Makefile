@@ -19,11 +19,11 @@ help: ## list the targets
 demo: $(READY) ## three VAEs on a real photo, clip and recording: load, round-trip, stream, prove
 	@$(VENV)/bin/vaeport demo $(ARGS)
 
-test: $(READY) ## the tests, without those that need a model at full width
+test: $(READY) ## the tests, without those at full width and those that take long
 	@$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not full" $(ARGS)
 
-test-all: $(READY) browser ## all tests: at full published width, and the reports in a browser, too
-	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+test-all: test browser ## those and all others: at full published width, long ones, reports in a browser
+	@$(PY) -m pytest -n $(WORKERS) --dist worksteal -m full $(ARGS)
 
 browser: ## Chromium for the tests of reports, unless there is one (Debian's, as root; VAEPORT_CHROMIUM names another)
 	@test -n "$$VAEPORT_CHROMIUM" || command -v chromium google-chrome chromium-browser >/dev/null || { \

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import long
+
 pytest_plugins = ["pytester"]
 if not entry_points(group="pytest11", name="vaeport"):  # on the path, not installed
     pytest_plugins.append("vaeport.port.pytest_plugin")
@@ -45,6 +47,11 @@ def pytest_configure() -> None:
     found = spec.origin if spec else "nowhere"
     if found is None or Path(found).resolve() != SOURCE:
         pytest.exit(f"vaeport is imported from {found}, not from {SOURCE}: run `make setup`", returncode=4)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    long.mark(items, whole_files=not any("::" in argument for argument in config.args))
 
 
 def pytest_runtest_setup() -> None:

@@ -47,6 +47,14 @@ def test_encode_and_decode_an_image(kl: Path, tmp_path: Path) -> None:
     assert read_image(tmp_path / "out.png").shape == (21, 30, 3)
 
 
+def test_the_demo_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "ae.safetensors").write_text("weights of somebody")
+    done = here("demo", "--folder", tmp_path)
+    assert done.code == 2
+    assert "a new or empty folder" in done.stderr
+    assert (tmp_path / "ae.safetensors").read_text() == "weights of somebody"
+
+
 def test_encode_and_decode_audio(oobleck: Path, tmp_path: Path) -> None:
     with AudioWriter(tmp_path / "in.wav", rate=44100, channels=2) as audio:
         audio.write(torch.rand(2, 1003) - 0.5)

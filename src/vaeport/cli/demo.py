@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaeport.cli.output import Show, with_output
+from vaeport.errors import InputError
 
 if TYPE_CHECKING:
     from vaeport.vae import VAE
@@ -33,7 +34,7 @@ SHOWN = (
 @with_output
 def command(
     show: Show,
-    folder: Annotated[Path | None, typer.Option(help="Keep inputs, latents and outputs here.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Keep inputs, latents and outputs in this new folder.")] = None,
 ) -> None:
     """Real pictures through the VAE of the package; then official layouts (seeded weights): run, streamed, proved."""
     from vaeport.cli.common import say
@@ -41,6 +42,9 @@ def command(
     with tempfile.TemporaryDirectory(prefix="vaeport-demo-") as temporary:
         place = folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
+        if any(place.iterdir()):
+            what = "the demo writes files under official names, and the folder holds some already"
+            raise InputError(what, where=place, expected="a new or empty folder", fix="name another one")
         say("the VAE that comes with the package: a photo and a clip, there and back")
         pictures = _pictures(place)
         rows = []
