@@ -2,8 +2,9 @@
 
     python -m tests.long LOG
 
-writes that file from what pytest prints with `--durations=0 --durations-min=0.3`. Of each test function those parameters
-stay that take least, up to `PARAMETERS` seconds together; a function without any that takes less than `ONE` is left out.
+writes that file from what pytest prints with `--durations=0 --durations-min=0.3`. Of each test function those
+parameters stay that take least, up to `PARAMETERS` seconds together; a function none of whose parameters takes less
+than `ONE` does not stay.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.cli.run import vaeport
 from tests.layers.laws import (
     STREAMED,
     Cutting,
@@ -319,11 +317,3 @@ def other_eps(vae: Magvit) -> None:
 def test_faults_fail_gate_s(fault: Callable[[Magvit], Any]) -> None:
     verdict = narrow_proof(fault, dtypes=()).run()
     assert verdict.failed_gates() == {"S"}
-
-
-@pytest.mark.full
-def test_full_published_width() -> None:
-    sides = ("--reference", "diffusers:AutoencoderKLMagvit", "--native", "magvit", "--variant", "easyanimate-v5.1")
-    done = vaeport("prove", *sides, "--dtypes", "float32", "--json")
-    assert done.code == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    assert json.loads(done.stdout)["passed"] is True
