@@ -2,8 +2,10 @@
 
     python -m training.default_vae --photos .probe/photos.safetensors --minutes 7.7 --out out/default
 
-The same seed, steps and machine give the same VAE. A step's batch depends on the seed and its number alone, so a run
-that was resumed is the run that it would have been.
+Seeded are the first weights and, by its number, the batch and the noise of each step. With --steps on a CPU, the same
+number of threads gives the same VAE, and a run that was resumed is the run that it would have been. On a GPU that holds
+up to rounding, which training enlarges: cuDNN chooses among its algorithms by their speed, and some add in any order.
+With --minutes the clock sets the learning rate and the number of steps, so no two runs are the same.
 """
 
 from __future__ import annotations

@@ -9,28 +9,19 @@ bytes, of the posterior's mode, in float32 on the CPU.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 import vaeport
+from training.scenes import read_photos
 from vaeport.media import write_image
 from vaeport.vae import VAE
 
 FRAMES, SIZE, STEP = 17, 256, 3
-
-
-def held_out(file: Path) -> dict[str, Tensor]:
-    """Photos of weight 0: uint8 [3, H, W], cut to whole latents."""
-    with safe_open(file, "pt") as photos:
-        about = json.loads(photos.metadata()["photos"])
-        found = {name: photos.get_tensor(name) for name, photo in about.items() if photo["weight"] == 0}
-    return {name: photo[:, : photo.shape[1] // 8 * 8, : photo.shape[2] // 8 * 8] for name, photo in found.items()}
 
 
 def pan(photo: Tensor) -> Tensor:
@@ -62,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     vae = vaeport.load(args.vae, dtype="float32") if args.vae else vaeport.load()
     print("| not trained on | size | PSNR | numbers, in : latent | bytes, in : latent in half precision |")
     print("| --- | --- | --- | --- | --- |")
-    for name, photo in held_out(args.photos).items():
+    for name, whole in read_photos(args.photos, held_out=True)[0].items():
+        photo = whole[:, : whole.shape[1] // 8 * 8, : whole.shape[2] // 8 * 8]  # whole latents
         for kind, video in (("photo", photo[:, None]), ("clip", pan(photo))):
             back, count = seen(vae, video)
             size = " x ".join(str(n) for n in (video.shape[1:] if kind == "clip" else video.shape[2:]))

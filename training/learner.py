@@ -109,12 +109,17 @@ class Learner:
             kept = {key: tensor.contiguous().cpu() for key, tensor in tensors.items()}
             save_file(kept, new / f"{name}.safetensors", about)
         if folder.exists():
+            # what a killed save has left; only here, since without the folder it is the last whole checkpoint
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
 
     def resume(self, folder: Path) -> None:
-        """Goes on where `save` left off; SystemExit for a checkpoint of another architecture."""
+        """Goes on where `save` left off, or had before one that was killed; SystemExit for another architecture."""
+        old = folder.with_suffix(".old")
+        if old.exists() and not folder.exists():  # killed between the two renames of `save`
+            folder = old
         with safe_open(folder / "weights.safetensors", "pt") as file:
             about = file.metadata()
         if json.loads(about["arch"]) != json.loads(json.dumps(self.arch.to_published())):

@@ -68,6 +68,44 @@ def test_what_is_no_report_is_refused_by_place(place: str, tmp_path: Path) -> No
     assert place.partition(".")[0] in str(error.value) or place == "schema"
 
 
+@pytest.mark.parametrize(
+    ("section", "part", "fields", "place", "says"),
+    [
+        ("comparisons", 0, {"heat": [[]]}, "comparisons.0.heat.0", "at least 1 item"),
+        ("comparisons", 0, {"axes": []}, "comparisons.0", "heat lies over two axes, axes has 0"),
+        ("comparisons", 0, {"heat": [[0.1, 0.2], [0.3]]}, "comparisons.0", "rows of heat have 1 to 2 cells"),
+        ("proved", "rows", {"gate": ""}, "proved.rows.0.gate", "a gate has a name"),
+        ("proved", "failures", {"gate": ""}, "proved.failures.0.gate", "a gate has a name"),
+    ],
+)
+def test_what_could_not_be_drawn_is_refused_by_place(
+    section: str, part: str | int, fields: dict[str, Any], place: str, says: str, tmp_path: Path
+) -> None:
+    plain = json.loads(hostile().to_text())
+    row = {"gate": "S", "case": "a", "output": "b", "slice": "c", "figure": 1.0, "limit": 2.0, "passed": True}
+    plain["proved"]["rows"] = [row]
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(plain))
+    read_report(file)
+    there = plain[section][part]
+    (there[0] if isinstance(there, list) else there).update(fields)
+    file.write_text(json.dumps(plain))
+    with pytest.raises(InputError) as error:
+        read_report(file)
+    assert error.value.where == f"{file}: {place}"
+    assert says in str(error.value.found)
+    assert "Value error" not in str(error.value)
+
+
+@pytest.mark.parametrize("explanation", [0, True, "findings", [["findings"]]])
+def test_a_verdict_with_another_explanation_is_refused(explanation: object, tmp_path: Path, failing: Report) -> None:
+    assert failing.proved is not None
+    file = tmp_path / "verdict.json"
+    file.write_text(json.dumps({**failing.proved.model_dump(mode="json"), "explanation": explanation}))
+    with pytest.raises(InputError, match="malformed"):
+        read_report(file)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 100_000, "\xff"])
 def test_what_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "report.json"

@@ -13,9 +13,11 @@ from vaeport.proof.verdict import Row, Verdict
 from vaeport.report.build import of_verdict
 from vaeport.report.checks import checks
 from vaeport.report.github import MOST, workflow_commands
+from vaeport.report.html import html
 from vaeport.report.junit import junit
 from vaeport.report.markdown import code, markdown, text
 from vaeport.report.schema import Report
+from vaeport.report.summary import summary
 
 
 def verdict(*, figure: float = 1e-3) -> Verdict:
@@ -165,6 +167,11 @@ def test_annotations_stand_at_the_line_where_it_is_below_the_root(failing: Repor
     assert says == "decoder.norm_out: eps 0.0001 should be 1e-06."
 
 
+def test_a_place_too_long_for_a_file_is_none(tmp_path: Path) -> None:
+    long = hostile("y" * 5000 + ":5")
+    assert all("file" not in parsed(line)[1] for line in workflow_commands(long, tmp_path))
+
+
 def test_annotations_are_no_more_than_are_shown(passing: Report, tmp_path: Path) -> None:
     made = verdict()
     for i in range(30):
@@ -185,3 +192,30 @@ def test_figures_that_are_no_numbers_fail_in_every_text(figure: float, tmp_path:
     assert ET.fromstring(junit(report)).get("failures") == "1"
     assert "**fail**" in markdown(report)
     assert workflow_commands(report, tmp_path)[0].startswith("::error")
+
+
+@pytest.mark.parametrize("limit", [1e-10, float("inf")])
+def test_a_row_that_fails_is_told_before_one_that_is_nearer_to_its_limit(limit: float, tmp_path: Path) -> None:
+    made = Verdict({"name": "theirs"}, {"name": "ours"})
+    made.rows = [
+        Row("S", "S batch", "mean", "whole", 0.9 * limit, limit, True),
+        Row("S", "S batch", "decoded", "channel 1", 1e-11, 1e-10, False),
+        Row("S", "S odd", "mean", "whole", 0.9 * limit, limit, True),
+    ]
+    report = of_verdict({**made.to_json(), "passed": False})
+    assert report.proved is not None
+    assert checks(report.proved)[0].worst == report.proved.rows[1]
+    assert summary(report).fails == ["Gate S, batch: decoded is at 1.0e-11, limit 1.0e-10 (channel 1)."]
+    assert "| decoded 1.0e-11 | 1.0e-10 | channel 1 |" in markdown(report)
+    assert parsed(workflow_commands(report, tmp_path)[0])[2] == "decoded: 1e-11"
+    tile = html(report).partition('class="tile bad"')[2].partition("</li>")[0]
+    assert "<b>1.0e-11</b>" in tile
+
+
+@pytest.mark.parametrize(("figure", "shown"), [(3.0, "3"), (float("inf"), "∞"), (float("nan"), "not a number")])
+def test_rows_of_gate_d_are_counted(figure: float, shown: str) -> None:
+    made = Verdict({"name": "theirs"}, {"name": "ours"})
+    made.rows = [Row("D bfloat16", "types", "types", "12 rows", figure, 0.5, False)]
+    report = of_verdict({**made.to_json(), "passed": False})
+    assert summary(report).fails == [f"Gate D bfloat16: {shown} of 12 rows differ."]
+    assert f"<b>{shown}</b> of 12 rows differ" in html(report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import vaeport
-from training import default_vae
-from training.learner import architecture
+from training import default_vae, evaluate, scenes
+from training.learner import Learner, architecture
 from training.running import cast, initialise, prepared, run
 from training.scenes import Scenes
 from vaeport.models.wan import Wan
@@ -48,6 +49,10 @@ def photos(tmp_path: Path) -> Path:
 def train(photos: Path, out: Path, *args: str) -> int:
     sizes = ("--pixels", "0.2", "--batches", "0.06", "--every", "1000")
     return default_vae.main(["--photos", str(photos), "--out", str(out), *SMALL, *sizes, *args])
+
+
+def learner() -> Learner:
+    return Learner(architecture(8, 8, (1, 1, 1, 1), 4), torch.device("cpu"), seed=0, fused=False, peak=1e-3)
 
 
 def log(out: Path) -> list[dict[str, float]]:
@@ -119,14 +124,63 @@ def test_a_resumed_run_is_the_run(photos: Path, tmp_path: Path, capsys: pytest.C
     assert "paused" in capsys.readouterr().err
     checkpoint = str(tmp_path / "parts/checkpoint")
     assert train(photos, tmp_path / "parts", "--steps", "6", "--resume", checkpoint) == 0
-    assert [e["loss"] for e in log(tmp_path / "parts")] == pytest.approx([e["loss"] for e in log(tmp_path / "whole")])
+    assert [e["loss"] for e in log(tmp_path / "parts")] == [e["loss"] for e in log(tmp_path / "whole")]
     name = "vae/diffusion_pytorch_model.safetensors"
     whole, parts = (load_file(tmp_path / run_ / name) for run_ in ("whole", "parts"))
     for key, tensor in whole.items():
-        torch.testing.assert_close(parts[key], tensor, msg=key)
+        assert torch.equal(parts[key], tensor), key
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_save_that_was_killed_between_its_renames_is_no_end(renames: int, tmp_path: Path) -> None:
+    folder, old = tmp_path / "checkpoint", tmp_path / "checkpoint.old"
+    learner().save(folder)
+    if renames == 1:
+        folder.rename(old)
+        (tmp_path / "checkpoint.new").mkdir()
+    else:
+        shutil.copytree(folder, old)
+    for step in (1, 2):
+        one = learner()
+        one.resume(folder)
+        assert one.progress.step == step - 1
+        one.progress.step = step
+        one.save(folder)
+        assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_last_whole_checkpoint_stays_until_there_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, old = tmp_path / "checkpoint", tmp_path / "checkpoint.old"
+    learner().save(folder)
+    folder.rename(old)
+
+    def killed(path: Path, target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        learner().save(folder)
+    learner().resume(folder)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(photos: Path, tmp_path: Path) -> None:
     assert train(photos, tmp_path / "run", "--steps", "1") == 0
     with pytest.raises(SystemExit, match="another architecture"):
         train(photos, tmp_path / "run", "--steps", "2", "--base", "16", "--resume", str(tmp_path / "run/checkpoint"))
+
+
+def test_what_was_never_trained_on_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.read_photos is scenes.read_photos
+    file = tmp_path / "photos.safetensors"
+    about = {"one": {"weight": 1}, "held": {"weight": 0}}
+    save_file({"one": picture(8, 8), "held": picture(285, 325)}, file, {"photos": json.dumps(about)})
+    monkeypatch.setattr(evaluate, "seen", lambda vae, video: (255 - video, video.numel() // 4))
+    assert evaluate.main(["--photos", str(file)]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| held, photo", "| held, clip"]
+    assert [row[1] for row in rows] == ["280 x 320", "17 x 256 x 256"]
+    assert {tuple(row[3:]) for row in rows} == {("4 : 1", "2 : 1 |")}

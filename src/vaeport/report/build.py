@@ -82,8 +82,9 @@ def explained(explanation: Explanation) -> Explained:
     return _explained(explanation.to_json())
 
 
-def _explained(told: dict[str, Any]) -> Explained:
-    return Explained.model_validate({name: told[name] for name in Explained.model_fields if name in told})
+def _explained(told: Any) -> Explained:
+    known = {name: told[name] for name in Explained.model_fields if name in told} if isinstance(told, dict) else told
+    return Explained.model_validate(known)
 
 
 def environment(proved: Proved | None) -> dict[str, str]:

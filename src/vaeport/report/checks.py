@@ -31,8 +31,8 @@ class Check:
 
     @property
     def worst(self) -> Row | None:
-        """The row that comes nearest to its limit, or exceeds it most."""
-        return max(self.rows, key=closeness, default=None)
+        """The row that exceeds its limit most; where none fails, the one that comes nearest to it."""
+        return max(self.rows, key=severity, default=None)
 
 
 def number(value: Figure | None) -> float:
@@ -44,6 +44,11 @@ def closeness(row: Row) -> float:
     """Its figure over its limit; what is no number counts as infinite."""
     ratio = number(row.figure) / number(row.limit) if number(row.limit) else math.inf
     return math.inf if math.isnan(ratio) else ratio
+
+
+def severity(row: Row) -> tuple[bool, float]:
+    """The larger the worse: a row that fails is worse than any that passes, however near to its limit."""
+    return not row.passed, closeness(row)
 
 
 def checks(proved: Proved) -> list[Check]:
@@ -61,7 +66,7 @@ def checks(proved: Proved) -> list[Check]:
 
 
 def _about(check: Check, failure: Failure) -> bool:
-    if not check.rows or check.gate.split()[0] != failure.gate:
+    if not check.rows or check.gate.partition(" ")[0] != failure.gate:
         return False
     if failure.gate == "S":
         return f"{check.case} " in f"{failure.where} "
@@ -81,6 +86,11 @@ def means(gate: str) -> str:
     """A gate in words."""
     letter, _, dtype = gate.partition(" ")
     return f"{MEANS.get(letter, letter)}{f', {dtype}' if dtype else ''}"
+
+
+def counted(value: Figure) -> str:
+    """A figure of gate D, which counts rows, for people."""
+    return shown(value) if isinstance(value, str) else f"{value:.0f}"
 
 
 def shown(value: Figure | None) -> str:

@@ -42,7 +42,8 @@ def read_report(path: Path) -> Report:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError("the report is malformed", where=f"{file}: {place}", found=first["msg"], fix=fix) from error
+        says = first["msg"].removeprefix("Value error, ")
+        raise InputError("the report is malformed", where=f"{file}: {place}", found=says, fix=fix) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,8 @@ def _at(finding: Found, root: Path) -> dict[str, str]:
     if found is None:
         return {}
     for place in (root / found["file"], root / "src" / found["file"]):
-        if place.is_file() and place.resolve().is_relative_to(root.resolve()):
+        # Path.is_file raises for a name that is too long
+        if os.path.isfile(place) and place.resolve().is_relative_to(root.resolve()):  # noqa: PTH113
             return {"file": place.resolve().relative_to(root.resolve()).as_posix(), "line": found["line"]}
     return {}
 

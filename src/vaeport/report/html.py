@@ -11,7 +11,7 @@ from typing import Any
 
 from vaeport.media.files import extra
 from vaeport.report.chart import chart
-from vaeport.report.checks import checks, closeness, gates, means, number, shown
+from vaeport.report.checks import checks, counted, gates, means, number, severity, shown
 from vaeport.report.grids import bars, grid
 from vaeport.report.schema import Figure, Found, Report
 from vaeport.report.summary import summary
@@ -34,7 +34,7 @@ def html(report: Report) -> str:
         "failing": [check for check in found if not check.passed],
         "failures": () if report.proved is None else report.proved.failures[:MOST],
         "failures_left": 0 if report.proved is None else max(0, len(report.proved.failures) - MOST),
-        "worst_of": lambda group: max((c.worst for c in group if c.worst is not None), key=closeness, default=None),
+        "worst_of": lambda group: max((c.worst for c in group if c.worst is not None), key=severity, default=None),
         "chart": chart(report.units, OWN) if report.units else None,
         "own": [unit for unit in report.units if unit.own is not None and number(unit.own) > OWN],
         "wrong": OWN,
@@ -58,6 +58,7 @@ def _template() -> Any:
     )
     made.filters |= {
         "figure": shown,
+        "counted": counted,
         "means": means,
         "unbroken": _unbroken,
         "shape": lambda shape: " × ".join(map(str, shape)),

@@ -6,9 +6,9 @@ The same run gives the same text: keys are sorted, and no time of day and no dur
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 SCHEMA: Literal["vaeport.report"] = "vaeport.report"
 VERSION: Literal[1] = 1
@@ -20,6 +20,16 @@ Picture = Annotated[str, StringConstraints(pattern=r"^data:image/png;base64,[A-Z
 Cell = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
 
+def _named(gate: str) -> str:
+    if not gate:
+        raise ValueError("a gate has a name")
+    return gate
+
+
+# StringConstraints would refuse half of a surrogate pair, which a proof's own texts may hold
+Gate = Annotated[str, AfterValidator(_named)]
+
+
 class Part(BaseModel):
     """A part of a report: no other fields than those named, and no change once it is made."""
 
@@ -29,7 +39,7 @@ class Part(BaseModel):
 class Row(Part):
     """See `vaeport.proof.verdict.Row`."""
 
-    gate: str
+    gate: Gate
     case: str
     output: str
     slice: str
@@ -41,7 +51,7 @@ class Row(Part):
 class Failure(Part):
     """See `vaeport.proof.verdict.Failure`."""
 
-    gate: str
+    gate: Gate
     name: str
     where: str
     says: str
@@ -126,8 +136,8 @@ class Comparison(Part):
 
     error       rms of the difference over rms of the reference, of the whole
     peak        largest difference
-    heat        rms of the difference over the reference's rms in the cells of a grid over `axes`, 32 x 32 at most, None
-                where it is not finite
+    heat        rms of the difference over the reference's rms in the cells of a grid over `axes`, which are two,
+                32 x 32 at most, None where it is not finite
     along       the same along `along_axis`, at most 64 values
     """
 
@@ -138,10 +148,19 @@ class Comparison(Part):
     error: Figure | None
     peak: Figure | None
     axes: tuple[str, ...] = ()
-    heat: tuple[tuple[Cell, ...], ...] = Field(default=(), max_length=64)
+    heat: tuple[Annotated[tuple[Cell, ...], Field(min_length=1)], ...] = Field(default=(), max_length=64)
     along_axis: str = ""
     along: tuple[Cell, ...] = Field(default=(), max_length=64)
     frames: tuple[Frame, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        if self.heat and len(self.axes) != 2:
+            raise ValueError(f"heat lies over two axes, axes has {len(self.axes)}")
+        lengths = sorted({len(row) for row in self.heat})
+        if len(lengths) > 1:
+            raise ValueError(f"rows of heat have {lengths[0]} to {lengths[-1]} cells, not all the same number")
+        return self
 
 
 class Attempt(Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vaeport.report.checks import Check, checks, gates, means, number, shown
+from vaeport.report.checks import Check, checks, counted, gates, means, shown
 from vaeport.report.schema import Found, Report
 
 _SENTENCES = 4
@@ -44,7 +44,7 @@ def _right(report: Report, held: list[str]) -> str:
 def _wrong(report: Report, failing: list[Check]) -> str:
     if report.kind == "port" and not failing:
         return "The port has not ended"
-    letters = {check.gate.split()[0] for check in failing}
+    letters = {check.gate.partition(" ")[0] for check in failing}
     if "S" in letters:
         return "Not the same function"
     if "P" in letters:
@@ -61,7 +61,7 @@ def _fails(check: Check) -> str:
         failure = check.failures[0]
         return f"{name}, {failure.name}: {failure.where}: {failure.says}."
     if check.gate[0] == "D":
-        return f"{name}: {number(row.figure):.0f} of {row.slice} differ."
+        return f"{name}: {counted(row.figure)} of {row.slice} differ."
     return f"{name}, {check.label}: {row.output} is at {shown(row.figure)}, limit {shown(row.limit)} ({row.slice})."
 
 
