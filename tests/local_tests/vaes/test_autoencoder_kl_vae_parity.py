@@ -17,7 +17,7 @@ PARITY = Parity(
     native="autoencoder_kl",
     arch="flux1",
     reference="diffusers:AutoencoderKL",
-    coverage_scope="both",
+    coverage_scope="production_loader",
     dtypes=(),
 )
 

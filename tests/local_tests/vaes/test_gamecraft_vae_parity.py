@@ -18,7 +18,7 @@ PARITY = Parity(
     arch="gamecraft",
     reference="diffusers:AutoencoderKLHunyuanVideo",
     reference_args={},
-    coverage_scope="both",
+    coverage_scope="production_loader",
     dtypes=(),
 )
 

@@ -17,7 +17,7 @@ PARITY = Parity(
     native="hunyuan_video",
     arch="hunyuan_video",
     reference="diffusers:AutoencoderKLHunyuanVideo",
-    coverage_scope="both",
+    coverage_scope="production_loader",
     dtypes=(),
 )
 

@@ -17,7 +17,7 @@ PARITY = Parity(
     native="ltx2",
     arch="ltx2.3",
     reference="diffusers:AutoencoderKLLTX2Video",
-    coverage_scope="both",
+    coverage_scope="production_loader",
     dtypes=(),
 )
 

@@ -17,7 +17,7 @@ PARITY = Parity(
     native="ltx_video",
     arch="ltxv-0.9.0",
     reference="diffusers:AutoencoderKLLTXVideo",
-    coverage_scope="both",
+    coverage_scope="production_loader",
     dtypes=(),
 )
 

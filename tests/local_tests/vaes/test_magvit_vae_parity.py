@@ -17,7 +17,7 @@ PARITY = Parity(
     native="magvit",
     arch="easyanimate-v5.1",
     reference="diffusers:AutoencoderKLMagvit",
-    coverage_scope="both",
+    coverage_scope="production_loader",
     dtypes=(),
 )
 

@@ -17,7 +17,7 @@ PARITY = Parity(
     native="oobleck",
     arch="stable-audio-open-1.0",
     reference="diffusers:AutoencoderOobleck",
-    coverage_scope="both",
+    coverage_scope="production_loader",
     dtypes=(),
 )
 

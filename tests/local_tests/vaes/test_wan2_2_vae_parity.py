@@ -17,7 +17,7 @@ PARITY = Parity(
     native="wan2_2",
     arch="wan2.2",
     reference="diffusers:AutoencoderKLWan",
-    coverage_scope="both",
+    coverage_scope="production_loader",
     dtypes=(),
 )
 

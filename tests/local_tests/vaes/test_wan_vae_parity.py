@@ -17,7 +17,7 @@ PARITY = Parity(
     native="wan",
     arch="wan2.1",
     reference="diffusers:AutoencoderKLWan",
-    coverage_scope="both",
+    coverage_scope="production_loader",
     dtypes=(),
 )
 
