@@ -13,12 +13,15 @@ import pytest
 import torch
 
 from tests.dataset.material import clip, contents, pictures, rows, sound
+from tests.dataset.test_readers import Scripted, items
 from tests.media.material import file_size_limit
 from tests.narrow import drawn
 from vaeport.dataset import Settings, encode_dataset, status, verify
+from vaeport.dataset.encoding import Encoding, Quarantined, Record
 from vaeport.dataset.local import Resources
 from vaeport.dataset.lock import Lock
 from vaeport.dataset.log import committed
+from vaeport.dataset.readers import Readers
 from vaeport.dataset.share import Share
 from vaeport.errors import BlockedError, DatasetError, InputError
 from vaeport.media import read_latents, write_image
@@ -303,6 +306,19 @@ def test_a_full_disk_leaves_what_is_committed_and_the_run_goes_on(kl: VAE, tmp_p
     assert list(committed(tmp_path / "out")) == [0]
     assert run(kl, source, tmp_path / "out", shard_items=2).complete
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_reader_lost_in_the_middle_of_a_long_item(wan: VAE, tmp_path: Path, times: int) -> None:
+    """It is encoded while it is read; then it is begun once more, and given up if that ends the same way."""
+    ids = ["a", f"die@3x{times}", "z"]
+    with Readers(Scripted(tmp_path, (1, 8, 8, 3)), count=1, timeout=60) as readers:
+        found = list(Encoding(wan, Settings()).outcomes(readers.opened(items(*ids), 1)))
+    latents = [one.latents for one in found if isinstance(one, Record)]
+    assert len(latents) == 4 - times
+    assert all(torch.equal(one, latents[0]) for one in latents)
+    lost = [one.error.found for one in found if isinstance(one, Quarantined)]
+    assert lost == ["its reader was killed by signal 9 (SIGKILL), 2 times"][: times - 1]
 
 
 def test_files_are_of_bounded_size(kl: VAE, whole: Path, tmp_path: Path) -> None:
