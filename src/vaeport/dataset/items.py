@@ -33,6 +33,16 @@ class Item:
     caption: str = ""
 
     @property
+    def size(self) -> int | None:
+        """Bytes of it; None if there is no such file."""
+        if self.member is not None:
+            return self.member[1]
+        try:
+            return self.file.stat().st_size
+        except (OSError, ValueError):  # no such name is possible
+            return None
+
+    @property
     def place(self) -> str:
         """Where it lies, for messages."""
         return str(self.file) if self.member is None else f"{self.file}, member {self.name}"
@@ -51,10 +61,11 @@ class Listing:
     left_out: int = 0
 
     def fingerprint(self) -> str:
-        """SHA-256 over ids, names and captions."""
+        """SHA-256 over ids, names and captions, and the names of tars. Sizes may change: broken items may be mended."""
         digest = hashlib.sha256()
         for item in self.items:
-            digest.update(json.dumps([item.id, item.name, item.caption]).encode() + b"\n")
+            tar = [] if item.member is None else [item.file.name]
+            digest.update(json.dumps([item.id, item.name, item.caption, *tar]).encode() + b"\n")
         return digest.hexdigest()
 
 

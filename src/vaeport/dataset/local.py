@@ -10,7 +10,7 @@ from itertools import islice
 
 from vaeport.closing import Closing
 from vaeport.dataset.job import Job, Tell, items_in
-from vaeport.dataset.log import Shard, append
+from vaeport.dataset.log import Log, Shard
 from vaeport.dataset.readers import Opened, Read, Readers
 from vaeport.dataset.reading import Reading
 from vaeport.errors import InputError
@@ -37,10 +37,10 @@ class Resources:
             raise InputError("nothing would be read", expected="readers >= 1, timeout > 0", found=found)
 
 
-def run(job: Job, shards: Sequence[int], rank: int, resources: Resources, tell: Tell | None = None) -> None:
+def run(job: Job, shards: Sequence[int], log: Log, resources: Resources, tell: Tell | None = None) -> None:
     """Makes these shards and commits each; the first that fails ends it, and those before it stay committed."""
     for shard in made(job, shards, resources, tell):
-        append(job.folder, rank, shard)
+        log.commit(shard)
 
 
 def made(

@@ -14,7 +14,7 @@ import numpy as np
 
 from vaeport.dataset.job import Job, Tell
 from vaeport.dataset.local import made
-from vaeport.dataset.log import Shard, append
+from vaeport.dataset.log import Log, Shard
 from vaeport.dataset.reader_process import Failure
 from vaeport.dataset.workers import Task
 from vaeport.errors import BlockedError, VaeportError
@@ -55,7 +55,7 @@ def run_ray(task: Task, count: int | None, tell: Tell | None, total: Callable[[i
         import ray
         import ray.data
     job = task.job()
-    left = job.left(task.retry)
+    left, log = task.begun(job)
     if total is not None:
         total(sum(len(job.items_of(shard)) for shard in left))
     if not left:
@@ -79,7 +79,7 @@ def run_ray(task: Task, count: int | None, tell: Tell | None, total: Callable[[i
             num_gpus=1 if gpus else 0,
         )
         for row in results.iter_rows():
-            _commit(job, json.loads(row["told"]), tell)
+            _commit(job, log, json.loads(row["told"]), tell)
     except ray.exceptions.RayError as error:
         raise BlockedError("Ray could not make the shards", where=task.folder, found=error) from error
     finally:
@@ -87,13 +87,13 @@ def run_ray(task: Task, count: int | None, tell: Tell | None, total: Callable[[i
             ray.shutdown()
 
 
-def _commit(job: Job, told: Rows, tell: Tell | None) -> None:
+def _commit(job: Job, log: Log, told: Rows, tell: Tell | None) -> None:
     if "failure" in told:
         raise Failure(**told["failure"]).error()
     shard = Shard.from_json(told["shard"])
     if not all(file.is_there(job.folder) for file in shard.files):
         fix = "write to a folder that all machines of the cluster share"
         raise BlockedError("what an actor wrote is not here", where=job.folder, found=f"shard {shard.shard}", fix=fix)
-    append(job.folder, 0, shard)
+    log.commit(shard)
     if tell is not None:
         tell(len(job.items_of(shard.shard)), len(shard.quarantined))

@@ -33,7 +33,7 @@ ATTEMPTS = 2
 
 
 class ReaderLostError(Exception):
-    """The reader hung and was killed, or died, before the item was read to its end; `started`: and had begun to work."""
+    """The reader hung and was killed, or died, before the item was read; `started`: after it had begun to work."""
 
     def __init__(self, how: str, started: bool = True) -> None:
         super().__init__(how)
@@ -179,7 +179,7 @@ class Opened:
         if lost.started:
             self.failure = MediaError("the item cannot be read", where=self.item.place, found=found)
         else:
-            fix = "look for memory that runs out; a script must call this below `if __name__ == \"__main__\":`"
+            fix = 'look for memory that runs out; a script must call this below `if __name__ == "__main__":`'
             self.failure = BlockedError("reader processes do not start", found=found, fix=fix)
 
     def parts(self) -> Iterator[Tensor]:
