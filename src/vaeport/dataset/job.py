@@ -117,7 +117,8 @@ class Job:
             files.extend(OutputFile.of(self.folder, file.name, file.items) for file in written)
 
         with writing(self.folder, DatasetError), Behind[Record](lambda record: note(writer.add(record)), 2) as behind:
-            for outcome in Encoding(self.vae, self.settings).outcomes(opened):
+            for encoded in Encoding(self.vae, self.settings).outcomes(opened):
+                outcome = writer.taken(encoded) if isinstance(encoded, Record) else encoded
                 if isinstance(outcome, Quarantined):
                     quarantined.append(outcome.to_json())
                 else:

@@ -13,11 +13,11 @@ import secrets
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vaeport.dataset.items import Listing
 from vaeport.dataset.log import Shard
-from vaeport.dataset.settings import Settings
+from vaeport.dataset.settings import Layout, Settings
 from vaeport.errors import DatasetError
 from vaeport.media.atomic import atomic
 from vaeport.media.files import writing
@@ -120,14 +120,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DatasetError("the manifest cannot be read", where=path, found=error) from error
     try:
         version, run = told["format_version"], told["run"]
-        good = version != FORMAT_VERSION or all(
-            isinstance(value, kind)
-            for value, kind in (
-                (told["complete"], bool),
-                (run["source"]["items"], int),
-                (run["settings"]["shard_items"], int),
-                (run["settings"]["layout"], str),
-            )
+        good = version != FORMAT_VERSION or (
+            told["complete"] in (True, False)
+            and min(run["source"]["items"], run["settings"]["shard_items"]) >= 1
+            and run["settings"]["layout"] in get_args(Layout)
         )
     except (KeyError, TypeError):
         good = False
