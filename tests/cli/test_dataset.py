@@ -47,6 +47,10 @@ def test_broken_items_are_told_by_the_exit_code(folder: Path, tmp_path: Path) ->
     assert done.code == 1
     assert "1 quarantined: see quarantine.jsonl there" in done.stdout
     assert read_latents(tmp_path / "out" / "latents" / "00.safetensors")[0].shape == (1, 4, 2, 2)
+    rank = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    done = here("dataset", "src", "-o", "out", "--vae", folder / "vae", "--as", "safetensors", cwd=tmp_path, **rank)
+    assert done.code == 0, "torchrun would end the ranks that still work"
+    assert "1 quarantined" in done.stdout
 
 
 def test_the_code_of_the_guide_runs(
@@ -67,6 +71,7 @@ def test_the_code_of_the_guide_runs(
         (("nothing", "-o", "out", "--vae", "vae"), "nothing"),
         (("src", "-o", "out", "--vae", "vae", "--size", "16"), "--size is no size"),
         (("src", "-o", "out", "--vae", "vae", "--as", "csv"), "latents are not written in this layout"),
+        (("src", "-o", "out", "--vae", "vae", "--readers", "0"), "nothing would be read"),
         (("src", "--verify"), "this is no output of `vaeport dataset`"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,8 +18,11 @@ import pytest
 from bench.kill_dataset import below
 from tests.dataset.material import contents, pictures
 from tests.narrow import drawn
-from vaeport.dataset import Settings, encode_dataset, verify
+from vaeport.dataset import Settings, encode_dataset, ray_engine, verify
 from vaeport.dataset.local import Resources
+from vaeport.dataset.ray_engine import Encoder
+from vaeport.dataset.share import Share
+from vaeport.dataset.workers import Task
 from vaeport.errors import InputError
 from vaeport.runtime.load import load
 
@@ -77,6 +81,25 @@ def test_ray(folder: Path, tmp_path: Path) -> None:
     assert (found.items, found.complete, sum(tells)) == (len(SIZES), True, len(SIZES))
     assert contents(tmp_path / "out") == contents(folder / "out")
     assert run(folder, tmp_path / "out", engine="ray").items == len(SIZES)  # nothing is left to be made
+
+
+def test_a_shard_at_which_actors_die_is_given_up(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Data would go on for ever."""
+
+    def died(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    opener = partial(load, folder / "vae", load_decoder=False)
+    encoder = Encoder(Task(opener, folder / "src", tmp_path, SETTINGS, Resources(), False, Share()))
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_engine, "made", died)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                encoder._told(1)
+    told = json.loads(encoder._told(1))["failure"]
+    assert (told["kind"], told["what"], told["found"]) == ("BlockedError", "actors die", "3 of them, at shard 1")
+    for _ in range(4):
+        assert "shard" in json.loads(encoder._told(0))
 
 
 def test_ranks_of_torchrun(folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,17 @@ from vaeport.dataset.items import Item
 from vaeport.dataset.reader_process import start
 from vaeport.dataset.readers import Opened, ReaderLostError, Readers
 from vaeport.dataset.reading import Head, Notes, Part
-from vaeport.errors import MediaError
+from vaeport.errors import BlockedError, MediaError
+
+
+class Stillborn:
+    """Its process ends while it is still starting: it cannot be unpickled there."""
+
+    def __call__(self, item: Item) -> Iterator[Part]:
+        raise AssertionError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (7,)
 
 
 @dataclass(frozen=True)
@@ -27,15 +38,15 @@ class Scripted:
     """Reads what an item's id says: parts of one number, and at the part `at` something else, `times` times."""
 
     folder: Path
-    size: int = 1000
+    shape: tuple[int, ...] = (1000,)
 
     def __call__(self, item: Item) -> Iterator[Part]:
         what, _, at = item.id.partition("@")
-        yield Head("video", 1, 1)
+        yield Head("video", 8, 8)
         for part in range(4):
             if at and part == int(at[0]):
                 self._act(what, item, int(at[2:] or 9))
-            yield torch.full((self.size,), part, dtype=torch.uint8)
+            yield torch.full(self.shape, part, dtype=torch.uint8)
         yield Notes((item.id,))
 
     def _act(self, what: str, item: Item, times: int) -> None:
@@ -114,15 +125,32 @@ def test_an_item_whose_reader_is_lost_twice_is_given_up(tmp_path: Path, what: st
 
 def test_a_reader_lost_in_the_middle_of_a_long_item(tmp_path: Path) -> None:
     """What is not held whole has been used in part, so it is for the one who uses it to begin again."""
-    with Readers(Scripted(tmp_path, 1 << 20), count=1, timeout=60) as readers:
+    with Readers(Scripted(tmp_path, (1 << 20,)), count=1, timeout=60) as readers:
         a, b = readers.opened(items("die@3x1", "b"), 1), None
         opened = next(a)
-        with pytest.raises(ReaderLostError, match="SIGKILL"):
+        with pytest.raises(ReaderLostError, match="SIGKILL") as lost:
             taken(opened)
-        assert opened.again()
+        opened.again(lost.value)
         assert taken(opened) == ([0, 1, 2, 3], "")
         b = next(a)
         assert taken(b) == ([0, 1, 2, 3], "")
+
+
+def test_what_is_held_does_not_depend_on_whether_a_reader_was_lost(tmp_path: Path) -> None:
+    """By it the item runs in a batch, or alone."""
+    with Readers(Scripted(tmp_path), count=1, timeout=60) as readers:
+        for opened in readers.opened(items("a", "die@3x1"), 4500):
+            assert (opened.whole, len(opened.held)) == (True, 4)
+
+
+def test_readers_that_do_not_start_are_no_fault_of_the_items() -> None:
+    """As in a script that is imported by them and starts them anew."""
+    with Readers(Stillborn(), count=1, timeout=60) as readers:
+        (opened,) = readers.opened(items("a"), 1)
+        with pytest.raises(BlockedError, match="reader processes do not start") as error:
+            list(opened.parts())
+    assert "exit code 7" in str(error.value.found)
+    assert "__main__" in str(error.value.fix)
 
 
 @pytest.mark.parametrize(("what", "says"), [("fail", "this is broken"), ("crash", "RuntimeError: a library gave up")])
@@ -141,7 +169,7 @@ def test_a_broken_item_is_no_matter_of_the_reader(tmp_path: Path, what: str, say
 
 
 def test_what_nobody_wants_is_let_go_of(tmp_path: Path) -> None:
-    with Readers(Scripted(tmp_path, 1 << 20), count=2, timeout=60) as readers:
+    with Readers(Scripted(tmp_path, (1 << 20,)), count=2, timeout=60) as readers:
         for opened in readers.opened(items("a", "b", "c", "d"), 1):
             if opened.item.id in "ac":
                 opened.drain()

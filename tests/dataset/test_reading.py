@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from tests.dataset.material import clip, pixels, sound, tar
+from tests.media.material import file_size_limit
+from vaeport.dataset import reading
 from vaeport.dataset.items import Item
 from vaeport.dataset.reading import Head, Notes, Reading
 from vaeport.dataset.sources import list_source
-from vaeport.errors import MediaError
+from vaeport.errors import BlockedError, MediaError
 from vaeport.media import write_image
 
 
@@ -112,6 +114,22 @@ def test_a_broken_member_is_told_by_its_place(tmp_path: Path) -> None:
     source.write_bytes(source.read_bytes()[:515])
     with pytest.raises(MediaError, match="cut short"):
         read(Reading("image", 1, 1), one)
+
+
+def test_a_full_disk_is_no_fault_of_the_member_that_is_copied_there(tmp_path: Path) -> None:
+    (one,) = list_source(tar(tmp_path / "all.tar", {"1.png": b"no picture" * 100}), "image").items
+    with file_size_limit(500), pytest.raises(BlockedError, match="larger than the system allows"):
+        read(Reading("image", 1, 1), one)
+
+
+def test_a_file_that_may_not_be_opened_is_a_broken_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> Path:
+        raise BlockedError("the file cannot be opened", where=path, found="Permission denied")
+
+    monkeypatch.setattr(reading, "input_file", refused)
+    with pytest.raises(MediaError, match="cannot be opened") as error:
+        read(Reading("image", 1, 1), item(tmp_path / "a.png"))
+    assert (error.value.where, error.value.found) == (str(tmp_path / "a.png"), "Permission denied")
 
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:

@@ -13,12 +13,16 @@ import pytest
 import torch
 
 from tests.dataset.material import clip, contents, pictures, rows, sound
+from tests.dataset.test_readers import Scripted, items
 from tests.media.material import file_size_limit
 from tests.narrow import drawn
 from vaeport.dataset import Settings, encode_dataset, status, verify
+from vaeport.dataset.encoding import Encoding, Quarantined, Record
+from vaeport.dataset.formats.parquet import ParquetWriter
 from vaeport.dataset.local import Resources
 from vaeport.dataset.lock import Lock
 from vaeport.dataset.log import committed
+from vaeport.dataset.readers import Readers
 from vaeport.dataset.share import Share
 from vaeport.errors import BlockedError, DatasetError, InputError
 from vaeport.media import read_latents, write_image
@@ -305,6 +309,33 @@ def test_a_full_disk_leaves_what_is_committed_and_the_run_goes_on(kl: VAE, tmp_p
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_reader_lost_in_the_middle_of_a_long_item(wan: VAE, tmp_path: Path, times: int) -> None:
+    """It is encoded while it is read; then it is begun once more, and given up if that ends the same way."""
+    ids = ["a", f"die@3x{times}", "z"]
+    with Readers(Scripted(tmp_path, (1, 8, 8, 3)), count=1, timeout=60) as readers:
+        found = list(Encoding(wan, Settings()).outcomes(readers.opened(items(*ids), 1)))
+    latents = [one.latents for one in found if isinstance(one, Record)]
+    assert len(latents) == 4 - times
+    assert all(torch.equal(one, latents[0]) for one in latents)
+    lost = [one.error.found for one in found if isinstance(one, Quarantined)]
+    assert lost == ["its reader was killed by signal 9 (SIGKILL), 2 times"][: times - 1]
+
+
+def test_latents_that_have_no_room_in_the_layout_are_quarantined(
+    kl: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values of one type that Parquet and its readers know end at 2 GiB."""
+    source = pictures(tmp_path / "src", [(8, 8), (16, 24)])
+    assert ParquetWriter.LARGEST == 2**31 - 2
+    monkeypatch.setattr(ParquetWriter, "LARGEST", 4 * 4 * 2 * 2)
+    found = run(kl, source, tmp_path / "out")
+    assert (found.items, found.quarantined) == (1, 1)
+    told = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())
+    assert (told["id"], told["reason"], told["found"]) == ("01", "the latents are too large", "384 bytes")
+    assert "--size and --frames" in told["fix"]
+
+
 def test_files_are_of_bounded_size(kl: VAE, whole: Path, tmp_path: Path) -> None:
     run(kl, whole / "src", tmp_path / "out", shard_items=8, shard_bytes=500)
     names = sorted(contents(tmp_path / "out"))
@@ -329,6 +360,12 @@ def test_verify_sees_damage(whole: Path, tmp_path: Path, damage: str) -> None:
         shutil.copy(path, path.with_name("000009-000.parquet"))
     (fault,) = verify(tmp_path / "out").faults
     assert {"bit": "checksum", "cut": "bytes, of", "stray": "no committed shard"}[damage] in fault
+
+
+@pytest.mark.parametrize("given", [(0, 60), (2, 0)])
+def test_resources_out_of_range(given: tuple[int, float]) -> None:
+    with pytest.raises(InputError, match="nothing would be read"):
+        Resources(*given)
 
 
 @pytest.mark.parametrize("settings", [{"batch": 0}, {"frames": 0}, {"fps": "0"}, {"fps": "x"}, {"layout": "csv"}])

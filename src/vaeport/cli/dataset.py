@@ -57,6 +57,7 @@ def command(
 
     from vaeport.dataset import Settings, encode_dataset
     from vaeport.dataset.local import Resources
+    from vaeport.dataset.share import share_of_torchrun
     from vaeport.runtime.parallel import bytes_of
 
     settings = Settings(
@@ -93,7 +94,7 @@ def command(
     if found.quarantined:
         lines.append(f"{found.quarantined} quarantined: see quarantine.jsonl there; --retry tries them again")
     show(result, lines)
-    if found.quarantined and found.complete:  # torchrun ends the other ranks when one ends like this
+    if found.quarantined and found.complete and share_of_torchrun() is None:  # it would end the other ranks
         raise typer.Exit(1)
 
 

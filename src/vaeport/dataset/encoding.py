@@ -13,7 +13,7 @@ from vaeport.dataset.inputs import Batch, input_of
 from vaeport.dataset.items import Item
 from vaeport.dataset.readers import Opened, ReaderLostError
 from vaeport.dataset.settings import Settings
-from vaeport.errors import BlockedError, InputError, MediaError, VaeportError
+from vaeport.errors import InputError, MediaError, VaeportError
 from vaeport.media import Source
 from vaeport.runtime.passes import is_out_of_memory
 from vaeport.vae import VAE
@@ -84,14 +84,10 @@ class Encoding:
         while True:
             try:
                 return list(self._run(batch))
-            except ReaderLostError as lost:
-                if batch[0].again():
-                    continue
-                return [Quarantined(batch[0].item, batch[0].lost(lost))]
-            except BlockedError as error:
-                if batch[0].failure is not error:
-                    raise
-                return [Quarantined(batch[0].item, error)]
+            except ReaderLostError as lost:  # of an item alone: those of a batch are held whole
+                batch[0].again(lost)
+                batch[0].prefetch(1)
+                continue
             except (InputError, MediaError) as error:
                 found: VaeportError = error
             except (MemoryError, RuntimeError) as error:

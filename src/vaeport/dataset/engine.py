@@ -61,9 +61,7 @@ def encode_dataset(
     with writing(folder, DatasetError):
         folder.mkdir(parents=True, exist_ok=True)
     with Lock(folder, share):
-        if share.world == 1:
-            for partial in folder.rglob(".vaeport-*.partial"):  # of a run that was killed
-                partial.unlink(missing_ok=True)
+        _sweep(folder, share)
         opener = (lambda: vae) if isinstance(vae, VAE) else vae
         task = Task(opener, source, folder, settings or Settings(), resources or Resources(), retry, share)
         if engine == "ray":
@@ -72,9 +70,17 @@ def encode_dataset(
             run_workers(task, workers or 1, tell, total)
         else:
             job = task.job()
-            left = task.left(job)
+            left, log = task.begun(job)
             if total is not None:
                 total(sum(len(job.items_of(shard)) for shard in left))
             if left:
-                run(job, left, share.rank, task.resources, tell)
+                run(job, left, log, task.resources, tell)
+        _sweep(folder, share)
         return concluded(folder)
+
+
+def _sweep(folder: Path, share: Share) -> None:
+    """Remove what processes that were killed had begun to write; among ranks that may still be written."""
+    if share.world == 1:
+        for partial in folder.rglob(".vaeport-*.partial"):
+            partial.unlink(missing_ok=True)

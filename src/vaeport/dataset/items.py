@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vaeport.errors import InputError
@@ -14,6 +14,9 @@ from vaeport.errors import InputError
 LONGEST = 200
 """bytes in one part of a name; most file systems take 255, and an extension and a temporary name are still to come"""
 _RESERVED = re.compile(r"[\x00-\x1f\x7f%\\:*?\"<>|.]")
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+"""what stands for bytes that are not UTF-8 in names of files, and comes of half a pair in JSON; it cannot be written"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,16 @@ class Item:
     name: str
     member: tuple[int, int] | None = None
     caption: str = ""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of it; None if there is no such file."""
+        if self.member is not None:
+            return self.member[1]
+        try:
+            return self.file.stat().st_size
+        except (OSError, ValueError):  # no such name is possible
+            return None
 
     @property
     def place(self) -> str:
@@ -51,17 +64,23 @@ class Listing:
     left_out: int = 0
 
     def fingerprint(self) -> str:
-        """SHA-256 over ids, names and captions."""
+        """SHA-256 over ids, names and captions, and the names of tars. Sizes may change: broken items may be mended."""
         digest = hashlib.sha256()
         for item in self.items:
-            digest.update(json.dumps([item.id, item.name, item.caption]).encode() + b"\n")
+            tar = [] if item.member is None else [item.file.name]
+            digest.update(json.dumps([item.id, item.name, item.caption, *tar]).encode() + b"\n")
         return digest.hexdigest()
 
 
 def listed(kind: str, items: Iterable[Item], where: object, left_out: int = 0) -> Listing:
-    """The listing of a source; InputError if it is empty, or two items have one id."""
+    """The listing of a source; InputError if it is empty, two items have one id, or one a name that is not UTF-8."""
     found: dict[str, Item] = {}
     for item in items:
+        if _SURROGATES.search(item.id + item.name):
+            fix = "rename it, or give a list with a column `id`"
+            raise InputError("a name is not text", where=where, expected="UTF-8", found=ascii(item.name), fix=fix)
+        if _SURROGATES.search(item.caption):
+            item = replace(item, caption=_SURROGATES.sub("\ufffd", item.caption))
         other = found.setdefault(item.id, item)
         if other is not item:
             raise InputError(

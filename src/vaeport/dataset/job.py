@@ -52,6 +52,7 @@ class Job:
             require_names(self.items)
         self.run = run_of(self.vae, listing, self.settings)
         claim(self.folder, self.run, made_with(self.vae))
+        self._require_same_items()
 
     @property
     def shards(self) -> int:
@@ -71,6 +72,20 @@ class Job:
             return all(file.is_there(self.folder) for file in shard.files) and not (retry and shard.quarantined)
 
         return [n for n in range(self.shards) if n not in done or not good(done[n])]
+
+    def _require_same_items(self) -> None:
+        """DatasetError if what was encoded is not what the source holds now; what was quarantined may be mended."""
+        for shard in committed(self.folder).values():
+            items = {item.id: item for item in self.items_of(shard.shard)}
+            for key, size in zip(shard.ids, shard.sizes, strict=False):  # earlier versions noted no sizes
+                if items[key].size != size:
+                    raise DatasetError(
+                        "an item is another than the one that was encoded",
+                        where=items[key].place,
+                        expected=f"{size} bytes",
+                        found="no file" if items[key].size is None else f"{items[key].size} bytes",
+                        fix="give the source that the folder was begun with, or write to another folder",
+                    )
 
     @cached_property
     def _header(self) -> LatentHeader:
@@ -95,17 +110,20 @@ class Job:
         writer.clear(self.items_of(shard))
         files: list[OutputFile] = []
         ids: list[str] = []
+        sizes: list[int | None] = []
         quarantined: list[dict[str, Any]] = []
 
         def note(written: Iterable[Written]) -> None:
             files.extend(OutputFile.of(self.folder, file.name, file.items) for file in written)
 
         with writing(self.folder, DatasetError), Behind[Record](lambda record: note(writer.add(record)), 2) as behind:
-            for outcome in Encoding(self.vae, self.settings).outcomes(opened):
+            for encoded in Encoding(self.vae, self.settings).outcomes(opened):
+                outcome = writer.taken(encoded) if isinstance(encoded, Record) else encoded
                 if isinstance(outcome, Quarantined):
                     quarantined.append(outcome.to_json())
                 else:
                     ids.append(outcome.item.id)
+                    sizes.append(outcome.item.size)
                     behind.put(outcome)
                 if tell is not None:
                     tell(1, int(isinstance(outcome, Quarantined)))
@@ -116,7 +134,8 @@ class Job:
         with writing(self.folder, DatasetError):
             for folder in sorted({inner for file in files for inner in Path(file.name).parents}):
                 sync_folder(self.folder / folder)
-        return Shard(shard, tuple(ids), tuple(files), tuple(sorted(quarantined, key=lambda one: str(one["id"]))))
+        quarantined.sort(key=lambda one: str(one["id"]))
+        return Shard(shard, tuple(ids), tuple(files), tuple(quarantined), tuple(sizes))
 
     @cached_property
     def _provenance(self) -> dict[str, str]:

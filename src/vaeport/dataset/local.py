@@ -10,9 +10,10 @@ from itertools import islice
 
 from vaeport.closing import Closing
 from vaeport.dataset.job import Job, Tell, items_in
-from vaeport.dataset.log import Shard, append
+from vaeport.dataset.log import Log, Shard
 from vaeport.dataset.readers import Opened, Read, Readers
 from vaeport.dataset.reading import Reading
+from vaeport.errors import InputError
 from vaeport.media.files import extra
 from vaeport.runtime.overlap import Ahead
 from vaeport.vae import VAE
@@ -24,16 +25,22 @@ class Resources:
 
     readers     processes that read files ahead
     timeout     seconds that one may take for the next part of an item before it is replaced
+    InputError for none, or no time.
     """
 
     readers: int = 2
     timeout: float = 60.0
 
+    def __post_init__(self) -> None:
+        if self.readers < 1 or not self.timeout > 0:
+            found = f"readers = {self.readers}, timeout = {self.timeout}"
+            raise InputError("nothing would be read", expected="readers >= 1, timeout > 0", found=found)
 
-def run(job: Job, shards: Sequence[int], rank: int, resources: Resources, tell: Tell | None = None) -> None:
+
+def run(job: Job, shards: Sequence[int], log: Log, resources: Resources, tell: Tell | None = None) -> None:
     """Makes these shards and commits each; the first that fails ends it, and those before it stay committed."""
     for shard in made(job, shards, resources, tell):
-        append(job.folder, rank, shard)
+        log.commit(shard)
 
 
 def made(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vaeport.closing import Closing
@@ -43,3 +45,20 @@ class Lock(Closing):
         """Let go of the folder."""
         while self._files:
             os.close(self._files.pop())
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """One rank after the other: what it reads in this block is still so when it writes."""
+    path = folder / ".lock-turn"
+    with writing(path, DatasetError):
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(file)
+            raise
+    try:
+        yield
+    finally:
+        os.close(file)

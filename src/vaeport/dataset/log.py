@@ -1,6 +1,7 @@
 """The log of an output folder: one line for every shard whose files are whole, appended and never changed.
 
-A line that is cut short, by a kill or a full disk, was never written.
+Another line withdraws it before the shard is made anew. Lines have numbers: of several for one shard, the highest says
+what is. A line that is cut short, by a kill or a full disk, was never written.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,16 @@ class OutputFile:
 
 @dataclass(frozen=True)
 class Shard:
-    """What a shard has become: `ids` of the items in its files, in order, and what was quarantined."""
+    """What a shard has become: `ids` of the items in its files, in order, and what was quarantined.
+
+    sizes   bytes of each item's file, as it was then
+    """
 
     shard: int
     ids: tuple[str, ...]
     files: tuple[OutputFile, ...]
     quarantined: tuple[dict[str, Any], ...] = ()
+    sizes: tuple[int | None, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, by name."""
@@ -61,33 +66,56 @@ class Shard:
     def from_json(cls, told: dict[str, Any]) -> Shard:
         """What `to_json` gave."""
         files = tuple(OutputFile(**file) for file in told["files"])
-        return cls(told["shard"], tuple(told["ids"]), files, tuple(told["quarantined"]))
+        quarantined, sizes = tuple(told["quarantined"]), tuple(told.get("sizes", ()))
+        return cls(told["shard"], tuple(told["ids"]), files, quarantined, sizes)
 
 
-def append(folder: Path, rank: int, shard: Shard) -> None:
-    """Commit a shard: its line is on the disk when this returns. BlockedError if the disk is full.
+class Log:
+    """Where one rank writes: each has a file of its own, so that no two write to one.
 
-    Each rank has a file of its own, so that no two write to one.
+    Its lines are on the disk when a call returns. BlockedError if the disk is full.
     """
-    path = folder / FOLDER / f"{rank:05d}.jsonl"
-    line = json.dumps(shard.to_json(), sort_keys=True).encode()
-    check = hashlib.sha256(line).hexdigest()[:16].encode()
-    with writing(path, DatasetError):
-        path.parent.mkdir(exist_ok=True)
-        with path.open("ab") as stream:
-            stream.write(b"\n" + check + b" " + line + b"\n")  # the first ends what a kill may have left
-            stream.flush()
-            os.fsync(stream.fileno())
-        sync_folder(path.parent)
-        sync_folder(folder)
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self._path = folder / FOLDER / f"{rank:05d}.jsonl"
+        self._number = max((line["number"] for line in _lines(folder)), default=0)
+
+    def commit(self, shard: Shard) -> None:
+        """The shard is whole."""
+        self._append([shard.to_json()])
+
+    def withdraw(self, shards: Iterable[int]) -> None:
+        """They are no longer."""
+        self._append([{"shard": shard, "withdrawn": True} for shard in shards])
+
+    def _append(self, told: Iterable[dict[str, Any]]) -> None:
+        self._number += 1  # ranks may use the same: they have no shard in common
+        lines = [json.dumps({"number": self._number, **one}, sort_keys=True).encode() for one in told]
+        with writing(self._path, DatasetError):
+            self._path.parent.mkdir(exist_ok=True)
+            with self._path.open("ab") as stream:
+                for line in lines:
+                    stream.write(b"\n" + _check(line) + b" " + line + b"\n")  # the first ends what a kill may have left
+                stream.flush()
+                os.fsync(stream.fileno())
+            sync_folder(self._path.parent)
+            sync_folder(self._path.parent.parent)
 
 
 def committed(folder: Path) -> dict[int, Shard]:
-    """The shards that the log names; of several lines for one, the last."""
-    return {shard.shard: shard for shard in _lines(folder)}
+    """The shards that the log names, in their order."""
+    last: dict[int, dict[str, Any]] = {}
+    for line in _lines(folder):
+        if line["number"] >= last.get(line["shard"], line)["number"]:
+            last[line["shard"]] = line
+    return {shard: Shard.from_json(last[shard]) for shard in sorted(last) if "withdrawn" not in last[shard]}
 
 
-def _lines(folder: Path) -> Iterator[Shard]:
+def _check(line: bytes) -> bytes:
+    return hashlib.sha256(line).hexdigest()[:16].encode()
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((folder / FOLDER).glob("*.jsonl")):
         try:
             content = path.read_bytes()
@@ -95,5 +123,5 @@ def _lines(folder: Path) -> Iterator[Shard]:
             raise DatasetError("the log cannot be read", where=path, found=error.strerror) from error
         for line in content.split(b"\n"):
             check, _, told = line.partition(b" ")
-            if told and hashlib.sha256(told).hexdigest()[:16].encode() == check:
-                yield Shard.from_json(json.loads(told))
+            if told and _check(told) == check:
+                yield {"number": 0} | json.loads(told)  # which lines of earlier versions lack

@@ -1,6 +1,7 @@
 """`manifest.json`: what an output folder holds, and of which run it is.
 
-It is written before anything else, with the run alone, and again when all shards are committed, with them.
+It is written before anything else, with the run alone, and again when all shards are committed, with them, and when one
+of these is withdrawn.
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vaeport.dataset.items import Listing
 from vaeport.dataset.log import Shard
-from vaeport.dataset.settings import Settings
+from vaeport.dataset.settings import Layout, Settings
 from vaeport.errors import DatasetError
 from vaeport.media.atomic import atomic
 from vaeport.media.files import writing
@@ -74,7 +76,8 @@ def claim(folder: Path, run: Mapping[str, Any], made: Mapping[str, Any]) -> None
     path = folder / MANIFEST
     with writing(folder, DatasetError):
         if not path.exists():
-            others = sorted(p.name for p in folder.iterdir() if not p.name.startswith((".lock", ".vaeport-")))
+            names = {path.name for path in folder.iterdir()} - {MANIFEST}  # another rank may have written it by now
+            others = sorted(name for name in names if not name.startswith((".lock", ".vaeport-")))
             if others:
                 expected, found = "an empty folder, or one of `vaeport dataset`", ", ".join(others[:5])
                 raise DatasetError("the folder holds something else", where=folder, expected=expected, found=found)
@@ -93,7 +96,7 @@ def claim(folder: Path, run: Mapping[str, Any], made: Mapping[str, Any]) -> None
 
 def _begin(path: Path, told: Mapping[str, Any]) -> None:
     """Write a manifest unless another rank was first."""
-    partial = path.with_name(f".vaeport-{os.getpid()}.partial")
+    partial = path.with_name(f".vaeport-{secrets.token_hex(8)}.partial")
     with writing(path, DatasetError):
         try:
             partial.write_text(json.dumps(told, indent=2) + "\n")
@@ -115,25 +118,44 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DatasetError("this is no output of `vaeport dataset`", where=folder, expected=MANIFEST) from error
     except (OSError, ValueError) as error:
         raise DatasetError("the manifest cannot be read", where=path, found=error) from error
-    if not isinstance(told, dict) or not {"format_version", "run", "complete"} <= told.keys():
-        raise DatasetError("the manifest is damaged", where=path, expected="format_version, run, complete")
-    if told["format_version"] != FORMAT_VERSION:
-        expected = f"format version {FORMAT_VERSION}"
-        raise DatasetError("the manifest is of another version", expected=expected, found=told["format_version"])
-    return told
+    try:
+        version, run = told["format_version"], told["run"]
+        good = version != FORMAT_VERSION or (
+            told["complete"] in (True, False)
+            and min(run["source"]["items"], run["settings"]["shard_items"]) >= 1
+            and run["settings"]["layout"] in get_args(Layout)
+        )
+    except (KeyError, TypeError):
+        good = False
+    if not good:
+        raise DatasetError("the manifest is damaged", where=path, expected="what was written there")
+    if version != FORMAT_VERSION:
+        raise DatasetError("the manifest is of another version", expected=f"version {FORMAT_VERSION}", found=version)
+    return dict(told)
+
+
+def listing_of(shards: Iterable[Shard]) -> tuple[dict[str, Any], str]:
+    """What the manifest of a complete run has more, and the text of `quarantine.jsonl`: a line for each such item."""
+    told = [shard.to_json() for shard in shards]
+    lines = [json.dumps(one, sort_keys=True) + "\n" for shard in told for one in shard["quarantined"]]
+    items = sum(len(shard["ids"]) for shard in told)
+    return {"complete": True, "items": items, "quarantined": len(lines), "shards": told}, "".join(lines)
 
 
 def complete(folder: Path, shards: Iterable[Shard]) -> None:
-    """Write the manifest with all shards, and `quarantine.jsonl`, a line for every item that is in it."""
-    ordered = sorted(shards, key=lambda shard: shard.shard)
-    lines = [json.dumps(one, sort_keys=True) + "\n" for shard in ordered for one in shard.quarantined]
-    with atomic(folder / QUARANTINE, DatasetError) as partial, writing(folder / QUARANTINE, DatasetError):
-        partial.write_text("".join(lines), "utf-8")
-    told = read_manifest(folder) | {
-        "complete": True,
-        "items": sum(len(shard.ids) for shard in ordered),
-        "quarantined": len(lines),
-        "shards": [shard.to_json() for shard in ordered],
-    }
-    with atomic(folder / MANIFEST, DatasetError) as partial, writing(folder / MANIFEST, DatasetError):
-        partial.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+    """Write the manifest with all shards, and `quarantine.jsonl`."""
+    listing, quarantine = listing_of(shards)
+    _replace(folder / QUARANTINE, quarantine)
+    _replace(folder / MANIFEST, json.dumps(read_manifest(folder) | listing, indent=2) + "\n")
+
+
+def reopen(folder: Path) -> None:
+    """Write the manifest as it is before all shards are committed."""
+    more = listing_of(())[0].keys()
+    told = {name: value for name, value in read_manifest(folder).items() if name not in more} | {"complete": False}
+    _replace(folder / MANIFEST, json.dumps(told, indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    with atomic(path, DatasetError) as partial, writing(path, DatasetError):
+        partial.write_text(text, "utf-8")

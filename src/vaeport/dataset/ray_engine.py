@@ -1,12 +1,13 @@
 """Ray Data: encode actors over a cluster, each with readers beside it; what they make is committed by the driver.
 
-A row is a shard. Ray gives each actor the next when it has room for it, and starts actors that die anew.
+A row is a shard. Ray gives each actor the next when it has room for it, and starts those that die anew.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -14,11 +15,11 @@ import numpy as np
 
 from vaeport.dataset.job import Job, Tell
 from vaeport.dataset.local import made
-from vaeport.dataset.log import Shard, append
+from vaeport.dataset.log import Log, Shard
 from vaeport.dataset.reader_process import Failure
-from vaeport.dataset.workers import Task
-from vaeport.errors import BlockedError, VaeportError
-from vaeport.media.files import extra
+from vaeport.dataset.workers import RESTARTS, Task
+from vaeport.errors import BlockedError, DatasetError, VaeportError
+from vaeport.media.files import extra, writing
 
 Rows = dict[str, Any]
 AHEAD = 2
@@ -38,11 +39,26 @@ class Encoder:
 
     def _told(self, shard: int) -> str:
         try:
-            self._job = self._job or self._task.job()
-            (done,) = made(self._job, [shard], self._task.resources)
+            with self._attempt(shard):
+                self._job = self._job or self._task.job()
+                (done,) = made(self._job, [shard], self._task.resources)
         except VaeportError as error:
             return json.dumps({"failure": asdict(Failure.of(error))})
         return json.dumps({"shard": done.to_json()})
+
+    @contextmanager
+    def _attempt(self, shard: int) -> Iterator[None]:
+        """BlockedError if actors died at it again and again: Ray Data starts them anew without limit."""
+        mark = self._task.folder / f".vaeport-shard-{shard:06d}.partial"
+        with writing(mark, DatasetError), mark.open("ab") as stream:
+            stream.write(b".")
+            attempts = stream.tell()
+        if attempts > RESTARTS:
+            found, fix = f"{RESTARTS} of them, at shard {shard}", "look for memory that runs out, or use fewer actors"
+            raise BlockedError("actors die", where=self._task.folder, found=found, fix=fix)
+        yield
+        with writing(mark, DatasetError):
+            mark.unlink()
 
 
 def run_ray(task: Task, count: int | None, tell: Tell | None, total: Callable[[int], None] | None = None) -> None:
@@ -55,7 +71,7 @@ def run_ray(task: Task, count: int | None, tell: Tell | None, total: Callable[[i
         import ray
         import ray.data
     job = task.job()
-    left = job.left(task.retry)
+    left, log = task.begun(job)
     if total is not None:
         total(sum(len(job.items_of(shard)) for shard in left))
     if not left:
@@ -79,7 +95,7 @@ def run_ray(task: Task, count: int | None, tell: Tell | None, total: Callable[[i
             num_gpus=1 if gpus else 0,
         )
         for row in results.iter_rows():
-            _commit(job, json.loads(row["told"]), tell)
+            _commit(job, log, json.loads(row["told"]), tell)
     except ray.exceptions.RayError as error:
         raise BlockedError("Ray could not make the shards", where=task.folder, found=error) from error
     finally:
@@ -87,13 +103,13 @@ def run_ray(task: Task, count: int | None, tell: Tell | None, total: Callable[[i
             ray.shutdown()
 
 
-def _commit(job: Job, told: Rows, tell: Tell | None) -> None:
+def _commit(job: Job, log: Log, told: Rows, tell: Tell | None) -> None:
     if "failure" in told:
         raise Failure(**told["failure"]).error()
     shard = Shard.from_json(told["shard"])
     if not all(file.is_there(job.folder) for file in shard.files):
         fix = "write to a folder that all machines of the cluster share"
         raise BlockedError("what an actor wrote is not here", where=job.folder, found=f"shard {shard.shard}", fix=fix)
-    append(job.folder, 0, shard)
+    log.commit(shard)
     if tell is not None:
         tell(len(job.items_of(shard.shard)), len(shard.quarantined))

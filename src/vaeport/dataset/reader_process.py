@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -100,6 +101,7 @@ def start(target: Callable[..., None], *args: Any, name: str, daemon: bool, dupl
             if attempt == ATTEMPTS - 1:
                 found = error.strerror if isinstance(error, OSError) else "the server that forks them dies"
                 raise BlockedError("no process can be started", where=name, found=found) from error
+            time.sleep(0.2)  # one that is being killed refuses connections before its death is seen
         finally:
             theirs.close()
     raise AssertionError

@@ -33,7 +33,11 @@ ATTEMPTS = 2
 
 
 class ReaderLostError(Exception):
-    """The reader hung and was killed, or died, before the item was read to its end."""
+    """The reader hung and was killed, or died, before the item was read; `started`: after it had begun to work."""
+
+    def __init__(self, how: str, started: bool = True) -> None:
+        super().__init__(how)
+        self.started = started
 
 
 class Reader(Closing):
@@ -71,7 +75,7 @@ class Reader(Closing):
                 return self._array(part)
         except (EOFError, OSError) as error:
             how = f"nothing came of it for {self._timeout:g} s" if self.timed_out else self._how()
-            raise ReaderLostError(how) from error
+            raise ReaderLostError(how, self._ready) from error
         finally:
             self.deadline = None
         if isinstance(part, Notes | Failure):
@@ -128,7 +132,8 @@ class Reader(Closing):
 class Opened:
     """An item that a reader reads: its `head`, then `parts`, then `notes`.
 
-    whole   all parts are held in memory, and the reader is free
+    whole       all parts are held in memory, and the reader is free
+    failure     why there is no more of it
     """
 
     def __init__(self, reader: Reader, item: Item) -> None:
@@ -149,8 +154,8 @@ class Opened:
 
     def prefetch(self, most: int) -> None:
         """Take the head, and parts until the end or until they are `most` bytes; failures are kept for `parts`."""
-        taken = 0
-        while True:
+        while self.failure is None:
+            taken = 0
             try:
                 while not self.whole and (taken < most or not self.held):
                     part = self._receive()
@@ -159,24 +164,23 @@ class Opened:
                         taken += part.nbytes
                 return
             except ReaderLostError as lost:
-                if not self.again():
-                    self.failure = self.lost(lost)
-                    return
+                self.again(lost)
             except VaeportError:  # `failure` says it
                 return
 
-    def again(self) -> bool:
-        """After a ReaderLostError: begin once more with a new process, if it was not the last attempt."""
+    def again(self, lost: ReaderLostError) -> None:
+        """Begin once more with a new process; if it was the last attempt, that is the `failure`."""
         self._reader.replace()
-        if self.attempt == ATTEMPTS:
-            self._reader.free.set()
-            return False
-        self.begin()
-        return True
-
-    def lost(self, error: ReaderLostError) -> MediaError:
-        """The error of an item that cannot be read."""
-        return MediaError("the item cannot be read", where=self.item.place, found=f"{error}, {self.attempt} times")
+        if self.attempt < ATTEMPTS:
+            self.begin()
+            return
+        self._reader.free.set()
+        found = f"{lost}, {self.attempt} times"
+        if lost.started:
+            self.failure = MediaError("the item cannot be read", where=self.item.place, found=found)
+        else:
+            fix = 'look for memory that runs out; a script must call this below `if __name__ == "__main__":`'
+            self.failure = BlockedError("reader processes do not start", found=found, fix=fix)
 
     def parts(self) -> Iterator[Tensor]:
         """All tensors; ReaderLostError, or what reading ended in. They may be taken again if it was `whole` before."""
@@ -215,8 +219,6 @@ class Readers(Closing):
     """Some readers that read items ahead, in their order."""
 
     def __init__(self, read: Read, *, count: int, timeout: float, pin: bool = False) -> None:
-        if count < 1 or timeout <= 0:
-            raise BlockedError("nothing would be read", expected="readers >= 1, timeout > 0", found=(count, timeout))
         self._readers: list[Reader] = []
         self._over = threading.Event()
         self._watchdog = threading.Thread(target=self._watch, name="vaeport-watchdog", daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaeport.dataset.items import Item
-from vaeport.errors import MediaError, VaeportError
+from vaeport.errors import BlockedError, MediaError
 from vaeport.media import AudioReader, VideoReader, read_image
+from vaeport.media.files import input_file, writing
 from vaeport.runtime.inputs import AUDIO, IMAGES
 
 if TYPE_CHECKING:
@@ -76,12 +78,12 @@ class Reading:
         return cls(modality, *pieces, settings.size, settings.frames, settings.rate)
 
     def __call__(self, item: Item) -> Iterator[Part]:
-        """The parts of one item; MediaError or BlockedError with the item's place."""
+        """The parts of one item; MediaError with the item's place, BlockedError for what is no fault of the item."""
         try:
             with _file(item) as path:
                 yield from self._parts(path, Path(item.name).suffix.lower())
-        except VaeportError as error:
-            raise type(error)(
+        except MediaError as error:
+            raise MediaError(
                 error.what, where=item.place, expected=error.expected, found=error.found, fix=error.fix
             ) from error
 
@@ -145,21 +147,34 @@ class Reading:
 def _file(item: Item) -> Iterator[Path]:
     """The path of an item; a member of a tar is copied to a file without a name, which goes with the process."""
     if item.member is None:
-        yield item.file
+        try:
+            file = input_file(item.file)
+        except BlockedError as error:
+            raise MediaError(error.what, found=error.found) from error
+        yield file
         return
-    offset, left = item.member
+    with writing(Path(os.environ.get("TMPDIR") or "/tmp"), MediaError), tempfile.TemporaryFile() as copy:
+        for block in _blocks(item.file, *item.member):
+            copy.write(block)
+        copy.flush()
+        try:
+            yield Path(f"/proc/self/fd/{copy.fileno()}")
+        except OSError as error:
+            raise MediaError("the item cannot be read", found=error.strerror or error) from error
+
+
+def _blocks(file: Path, offset: int, size: int) -> Iterator[bytes]:
+    left = size
     try:
-        with tempfile.TemporaryFile() as copy, item.file.open("rb") as tar:
+        with file.open("rb") as tar:
             tar.seek(offset)
             while left and (block := tar.read(min(left, _BLOCK))):
-                copy.write(block)
                 left -= len(block)
-            copy.flush()
-            if left:
-                raise MediaError("the tar is cut short", expected=f"{item.member[1]} bytes", found=f"{left} missing")
-            yield Path(f"/proc/self/fd/{copy.fileno()}")
+                yield block
     except OSError as error:
         raise MediaError("the item cannot be read", found=error.strerror or error) from error
+    if left:
+        raise MediaError("the tar is cut short", expected=f"{size} bytes", found=f"{left} missing")
 
 
 def _chunked(frames: Iterator[Tensor], first: int, size: int) -> Iterator[Tensor]:

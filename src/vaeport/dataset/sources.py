@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vaeport.dataset.items import Item, Listing, listed
 from vaeport.dataset.tars import expanded, tar_items
-from vaeport.errors import InputError
+from vaeport.errors import BlockedError, InputError
 from vaeport.media.files import extra, input_file
 from vaeport.runtime.inputs import AUDIO, IMAGES
 
@@ -21,11 +22,12 @@ KINDS: Mapping[str, tuple[str, ...]] = {"image": IMAGES, "video": (*VIDEOS, *IMA
 def list_source(source: str | Path, modality: str) -> Listing:
     """All items of a source for a VAE of that modality.
 
-    source  a folder, which is searched with all folders in it; a tar, or several by `*`, `{000..012}` or `{a,b}`; a
-            `.csv` or `.parquet` with a column `path` or `file_name`, relative to its folder, and maybe `id`, `caption`
+    source  a folder, which is searched with all in it but what is hidden; a tar, or several by `*`, `{000..012}` or
+            `{a,b}`; a `.csv` or `.parquet` with a column `path` or `file_name`, relative to its folder, and maybe `id`,
+            `caption`
 
     Raises InputError for a source that is not there, is empty, has an id twice, or is not such a list; MediaError for a
-    tar that is damaged; BlockedError if pyarrow is missing.
+    tar that is damaged; BlockedError if pyarrow is missing, or a folder cannot be searched.
     """
     kinds, path = KINDS[modality], Path(source)
     if path.is_dir():
@@ -42,7 +44,7 @@ def list_source(source: str | Path, modality: str) -> Listing:
 
 
 def _folder(folder: Path, kinds: tuple[str, ...]) -> Listing:
-    files = sorted(path for path in folder.rglob("*") if not path.name.startswith(".") and not path.is_dir())
+    files = sorted(_files(folder))
     media = [path for path in files if path.suffix.lower() in kinds]
     captions = {path for path in files if path.suffix == ".txt"}
     items = (
@@ -57,6 +59,27 @@ def _folder(folder: Path, kinds: tuple[str, ...]) -> Listing:
     return listed("folder", items, folder, len(files) - len(media) - len(captions))
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """All below a folder and not hidden; links are followed, but no folder is searched twice."""
+
+    def refused(error: OSError) -> None:
+        fix = "make it readable, or move it elsewhere"
+        raise BlockedError("a folder cannot be searched", where=error.filename, found=error.strerror, fix=fix)
+
+    def first(path: Path) -> bool:
+        found = path.stat()
+        known = (found.st_dev, found.st_ino) in seen
+        seen.add((found.st_dev, found.st_ino))
+        return not known
+
+    seen = set[tuple[int, int]]()
+    first(folder)
+    for place, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+        here = Path(place)
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and first(here / name)]
+        yield from (here / name for name in names if not name.startswith("."))
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8").strip()
@@ -67,7 +90,7 @@ def _text(path: Path) -> str:
 def _list(path: Path) -> Iterator[Item]:
     for number, row in enumerate(_rows(path), 1):
         name = row.get("path") or row.get("file_name")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not Path(name).name:
             where = f"{path}, row {number}"
             raise InputError("a row names no file", where=where, expected="a column `path` or `file_name`", found=name)
         told = row.get("id")
@@ -78,7 +101,7 @@ def _list(path: Path) -> Iterator[Item]:
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix.lower() == ".csv":
         try:
-            with path.open(newline="", encoding="utf-8") as stream:
+            with path.open(newline="", encoding="utf-8-sig") as stream:
                 yield from csv.DictReader(stream, strict=True)
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError("the list cannot be read", where=path, expected="CSV in UTF-8", found=error) from error
@@ -91,5 +114,5 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
             names = [name for name in ("path", "file_name", "id", "caption") if name in file.schema_arrow.names]
             for batch in file.iter_batches(columns=names):
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError("the list cannot be read", where=path, expected="a Parquet file", found=error) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaeport.dataset.log import committed
-from vaeport.dataset.manifest import complete, read_manifest
+from vaeport.dataset.lock import in_turn
+from vaeport.dataset.log import Log, committed
+from vaeport.dataset.manifest import complete, read_manifest, reopen
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,19 @@ def status(folder: str | Path) -> Summary:
     )
 
 
+def withdraw(folder: Path, log: Log, shards: Sequence[int]) -> None:
+    """Of shards that are to be made, those that are committed are no longer: their files are about to go."""
+    with in_turn(folder):
+        old = sorted(committed(folder).keys() & set(shards))
+        if old:
+            reopen(folder)
+            log.withdraw(old)
+
+
 def concluded(folder: Path) -> Summary:
-    """The same; if all is committed, the manifest is completed."""
-    found = status(folder)
-    if found.complete:
-        complete(folder, committed(folder).values())
+    """The same; if all is committed, the manifest is completed. Of several ranks the last one finds it so."""
+    with in_turn(folder):
+        found = status(folder)
+        if found.complete:
+            complete(folder, committed(folder).values())
     return found

@@ -76,10 +76,24 @@ def tar_items(path: Path, kinds: tuple[str, ...]) -> Iterator[Item]:
                     stream = tar.extractfile(member)
                     assert stream is not None
                     captions.update(_caption(key, extension, stream.read()))
-    except (tarfile.TarError, OSError) as error:
+        _require_end(path, tar.offset)
+    except (tarfile.TarError, OSError, ValueError) as error:
         raise _damaged(path, error) from error
     for key, (name, _, place) in media.items():
         yield Item(id=key, file=path, name=name, member=place, caption=captions.get(key, ""))
+
+
+def _require_end(path: Path, offset: int) -> None:
+    """MediaError unless the tar ends there, in zeros: `tarfile` takes what is no header for the end."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        block = stream.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE:
+            raise _damaged(path, f"it ends without a mark at byte {offset}")
+        while block:
+            if any(block):
+                raise _damaged(path, f"after byte {offset} there is more, but no member")
+            block = stream.read(1 << 20)
 
 
 def _damaged(path: Path, found: object) -> MediaError:

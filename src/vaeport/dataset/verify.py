@@ -10,7 +10,7 @@ from typing import Any
 
 from vaeport.dataset.formats import WRITERS
 from vaeport.dataset.log import OutputFile, Shard, committed
-from vaeport.dataset.manifest import read_manifest
+from vaeport.dataset.manifest import MANIFEST, QUARANTINE, listing_of, read_manifest
 from vaeport.dataset.summary import Summary, status
 from vaeport.errors import VaeportError
 
@@ -44,8 +44,11 @@ def _faults(folder: Path, run: dict[str, Any], done: dict[int, Shard]) -> Iterat
     missing = [n for n in range(shards) if n not in done]
     if missing:
         yield f"{len(missing)} of {shards} shards are not committed, the first is {missing[0]}"
-    if not missing and not read_manifest(folder)["complete"]:
+    manifest = read_manifest(folder)
+    if not missing and not manifest["complete"]:
         yield "all shards are committed, but the manifest does not list them: run the same command again"
+    if manifest["complete"]:
+        yield from _differing(folder, manifest, done)
     ids: Counter[str] = Counter()
     for shard in done.values():
         ids.update([*shard.ids, *(one["id"] for one in shard.quarantined)])
@@ -70,8 +73,25 @@ def _faults(folder: Path, run: dict[str, Any], done: dict[int, Shard]) -> Iterat
         yield f"{len(ids)} items are there, of {run['source']['items']}"
     listed = {file.name for shard in done.values() for file in shard.files}
     for path in sorted(path for name in ("data", "latents") for path in (folder / name).rglob("*") if path.is_file()):
-        if path.relative_to(folder).as_posix() not in listed:
+        if path.relative_to(folder).as_posix() not in listed and not path.match(".vaeport-*.partial"):
             yield f"{path.relative_to(folder)}: no committed shard holds it"
+
+
+def _differing(folder: Path, manifest: dict[str, Any], done: dict[int, Shard]) -> Iterator[str]:
+    listing, quarantine = listing_of(done.values())
+    try:
+        shards = [Shard.from_json(shard).to_json() for shard in manifest["shards"]]
+        same = listing == {name: manifest[name] for name in listing} | {"shards": shards}
+    except (KeyError, TypeError):
+        same = False
+    if not same:
+        yield f"{MANIFEST} says otherwise than the log"
+    try:
+        same = (folder / QUARANTINE).read_bytes() == quarantine.encode()
+    except OSError:
+        same = False
+    if not same:
+        yield f"{QUARANTINE} says otherwise than the log"
 
 
 def _fault(folder: Path, file: OutputFile) -> str | None:

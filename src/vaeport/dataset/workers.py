@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import connection
@@ -15,10 +16,11 @@ import torch
 
 from vaeport.dataset.job import Job, Tell
 from vaeport.dataset.local import Resources, run
-from vaeport.dataset.log import committed
+from vaeport.dataset.log import Log, committed
 from vaeport.dataset.reader_process import Failure, follow_parent, start
 from vaeport.dataset.settings import Settings
 from vaeport.dataset.share import Share
+from vaeport.dataset.summary import withdraw
 from vaeport.errors import BlockedError, VaeportError
 from vaeport.vae import VAE
 
@@ -47,9 +49,11 @@ class Task:
             vae = vae.to(torch.device("cuda", self.share.local % torch.cuda.device_count()))
         return Job(vae, self.source, self.folder, self.settings)
 
-    def left(self, job: Job) -> list[int]:
-        """Shards of this share that are to be made."""
-        return [*self.share.of(job.left(self.retry))]
+    def begun(self, job: Job) -> tuple[list[int], Log]:
+        """Shards of this share that are to be made, none of them committed any longer, and where they will be."""
+        left, log = [*self.share.of(job.left(self.retry))], Log(self.folder, self.share.rank)
+        withdraw(self.folder, log, left)
+        return left, log
 
 
 def run_workers(task: Task, count: int, tell: Tell | None, total: Callable[[int], None] | None = None) -> None:
@@ -62,14 +66,15 @@ def run_workers(task: Task, count: int, tell: Tell | None, total: Callable[[int]
     deaths, commits = 0, len(committed(task.folder))
     try:
         for rank in range(count):
-            one = _Worker(replace(task, share=Share(rank, count, rank)))
+            progress = _Progress(tell, total, task.settings.shard_items)
+            one = _Worker(replace(task, share=Share(rank, count, rank)), progress)
             workers[one.line] = one
         while workers:
             for line in connection.wait(list(workers)):
                 assert isinstance(line, Connection)
                 worker = workers[line]
                 try:
-                    _handle(line.recv(), tell, total)
+                    message = line.recv()
                 except (EOFError, OSError):
                     del workers[line]
                     how = worker.ended()
@@ -80,28 +85,58 @@ def run_workers(task: Task, count: int, tell: Tell | None, total: Callable[[int]
                     if deaths > RESTARTS:
                         fix = "look for memory that runs out, or use fewer workers"
                         raise BlockedError("workers die", where=task.folder, found=how, fix=fix) from None
-                    one = _Worker(worker.task)
+                    one = worker.again()
                     workers[one.line] = one
+                else:
+                    worker.heard(message)
     finally:
         for worker in workers.values():
             worker.kill()
 
 
-def _handle(message: Any, tell: Tell | None, total: Callable[[int], None] | None) -> None:
-    if isinstance(message, Failure):
-        raise message.error()
-    what, *numbers = message
-    if what == "left" and total is not None:
-        total(*numbers)
-    elif what == "done" and tell is not None:
-        tell(*numbers)
+class _Progress:
+    """What a share has come to: told once, though a process that replaces another makes the last shard again."""
+
+    def __init__(self, tell: Tell | None, total: Callable[[int], None] | None, most: int) -> None:
+        self._tell, self._total = tell or (lambda items, bad: None), total or (lambda items: None)
+        self._told: deque[tuple[int, int]] = deque(maxlen=most)
+        self._left: int | None = None
+
+    def left(self, items: int) -> None:
+        """So many are to be made, by what has just begun."""
+        if self._left is None:
+            self._total(items)
+        else:
+            again = [self._told.pop() for _ in range(min(items - self._left, len(self._told)))]
+            self._tell(-len(again), -sum(bad for _, bad in again))
+        self._left = items
+
+    def done(self, items: int, bad: int) -> None:
+        """So many more are made, or quarantined."""
+        assert self._left is not None
+        self._left -= items
+        self._told.append((items, bad))
+        self._tell(items, bad)
 
 
 class _Worker:
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, progress: _Progress) -> None:
+        self.task, self._progress = task, progress
         name = f"vaeport-worker-{task.share.rank}"
         self.line, self.process = start(_work, task, name=name, daemon=False, duplex=False)
+
+    def heard(self, message: Any) -> None:
+        """Pass on what it tells; what it raises is raised."""
+        if isinstance(message, Failure):
+            raise message.error()
+        what, *numbers = message
+        if what == "left":
+            self.task = replace(self.task, retry=False)  # what is to be made again is withdrawn
+        getattr(self._progress, what)(*numbers)
+
+    def again(self) -> _Worker:
+        """Another in its place."""
+        return _Worker(self.task, self._progress)
 
     def ended(self) -> str | None:
         """How it ended; None if it did its work."""
@@ -125,8 +160,8 @@ def _work(task: Task, line: Connection) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // task.share.world))
     try:
         job = task.job()
-        left = task.left(job)
+        left, log = task.begun(job)
         line.send(("left", sum(len(job.items_of(shard)) for shard in left)))
-        run(job, left, task.share.rank, task.resources, lambda done, bad: line.send(("done", done, bad)))
+        run(job, left, log, task.resources, lambda done, bad: line.send(("done", done, bad)))
     except VaeportError as error:
         line.send(Failure.of(error))

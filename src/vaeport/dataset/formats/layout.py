@@ -10,9 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vaeport.dataset.encoding import Record
+from vaeport.dataset.encoding import Outcome, Quarantined, Record
 from vaeport.dataset.items import Item
-from vaeport.errors import DatasetError
+from vaeport.errors import DatasetError, InputError
 from vaeport.media import LatentHeader
 from vaeport.media.files import writing
 
@@ -32,6 +32,9 @@ class ShardWriter(ABC):
     provenance  text by name, for what holds it once per file
     most        bytes of latents from which another file is begun
     """
+
+    LARGEST: int | None = None
+    """bytes of latents that one item may have"""
 
     def __init__(self, folder: Path, shard: int, header: LatentHeader, provenance: dict[str, str], most: int) -> None:
         self.folder, self.shard, self.header, self.most = folder, shard, header, most
@@ -58,6 +61,22 @@ class ShardWriter(ABC):
         for path in sorted((self.folder / "data").glob(f"{self.shard:06d}-*")):
             with writing(path, DatasetError):
                 path.unlink(missing_ok=True)
+
+    def taken(self, record: Record) -> Outcome:
+        """The record, or that this layout has no room for it."""
+        size = self._size_of(record)
+        if self.LARGEST is None or size <= self.LARGEST:
+            return record
+        fix = "take less of it by --size and --frames, or write another layout by --as"
+        expected, found = f"at most {self.LARGEST} bytes in this layout", f"{size} bytes"
+        error = InputError(
+            "the latents are too large", where=record.item.place, expected=expected, found=found, fix=fix
+        )
+        return Quarantined(record.item, error)
+
+    def _size_of(self, record: Record) -> int:
+        """Bytes of its latents as they are written."""
+        return record.latents.nbytes
 
     @abstractmethod
     def _write(self, records: list[Record], name: str) -> Iterator[Written]:

@@ -22,13 +22,17 @@ GROUP = 32 << 20
 class ParquetWriter(ShardWriter):
     """One row per item. Latents are float32, whatever the VAE ran in: the readers take them for that."""
 
+    LARGEST = (1 << 31) - 2  # of one value of type binary, which the readers take
+
+    def _size_of(self, record: Record) -> int:
+        return 4 * record.latents.numel()
+
     def _write(self, records: list[Record], name: str) -> Iterator[Written]:
         with extra("pyarrow", "dataset"):
             import pyarrow
             import pyarrow.parquet
         file = Path("data") / f"{name}.parquet"
-        table = pyarrow.Table.from_pylist([row(record) for record in records], schema=schema(self.provenance))
-        largest = max(4 * record.latents.numel() for record in records)
+        largest = max(map(self._size_of, records))
         target = self.folder / file
         make_folders(target)
         with (
@@ -36,6 +40,7 @@ class ParquetWriter(ShardWriter):
             writing(target, DatasetError, pyarrow.ArrowException),
             partial.open("wb") as stream,
         ):
+            table = pyarrow.Table.from_pylist([row(record) for record in records], schema=schema(self.provenance))
             rows = max(1, GROUP // max(1, largest))
             pyarrow.parquet.write_table(table, stream, compression="zstd", row_group_size=rows)
         yield Written(file.as_posix(), len(records))
