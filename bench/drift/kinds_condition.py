@@ -98,17 +98,17 @@ def embedding_activation(vae: VAE, site: Site) -> None:
 @kind("noise", of(SpatialNoise))
 def noise_missing(vae: VAE, site: Site) -> None:
     """It is drawn, so that all others are what they were, and not added."""
-    rewrite(vae, site, _added=lambda self, x, noise: x)
+    rewrite(vae, site, added=lambda self, x, noise: x)
 
 
 @kind("noise", of(SpatialNoise))
 def noise_not_scaled(vae: VAE, site: Site) -> None:
-    rewrite(vae, site, _added=lambda self, x, noise: x + noise)
+    rewrite(vae, site, added=lambda self, x, noise: x + noise)
 
 
 @kind("noise", of(SpatialNoise))
 def noise_transposed(vae: VAE, site: Site) -> None:
-    def _added(self: Any, x: Tensor, noise: Tensor) -> Tensor:
+    def added(self: Any, x: Tensor, noise: Tensor) -> Tensor:
         return x + (noise.flip(-1) * self.scale[:, None, None])[:, None]
 
-    rewrite(vae, site, _added=_added)
+    rewrite(vae, site, added=added)

@@ -107,6 +107,8 @@ def rewrite(vae: VAE, site: Site, **methods: Any) -> None:
     """
     module = at(vae, site)
     base = type(module)
+    if unknown := [name for name in methods if not hasattr(base, name)]:
+        raise AttributeError(f"{base.__name__} has no {', '.join(unknown)} that could be wrong")
     hidden = ("__dict__", "__weakref__")
     kept = {name: value for name, value in vars(base).items() if name not in hidden}
     module.__class__ = type(base.__name__, base.__bases__, {**kept, "__module__": ported.__name__, **methods})
