@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from tests import long
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "tests.fixtures"]
 if not entry_points(group="pytest11", name="vaeport"):  # on the path, not installed
     pytest_plugins.append("vaeport.port.pytest_plugin")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +27,8 @@ from vaeport.media import read_latents, write_image
 from vaeport.runtime.files import decode_file, encode_file
 from vaeport.vae import VAE
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 SIZES = [(16, 24), (8, 8), (16, 24), (21, 30), (8, 8), (16, 24), (8, 8)]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(tmp_path: Path) -> Iterator[None]:
-    yield
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vaeport")]
-    assert not list(tmp_path.rglob(".vaeport-*"))
-
-
-@pytest.fixture(scope="module")
-def kl() -> VAE:
-    return drawn("autoencoder_kl")
-
-
-@pytest.fixture(scope="module")
-def wan() -> VAE:
-    return drawn("wan")
-
-
-@pytest.fixture(scope="module")
-def oobleck() -> VAE:
-    return drawn("oobleck")
 
 
 def run(vae: VAE, source: Path, folder: Path, **settings: Any) -> Any:

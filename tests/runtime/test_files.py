@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from fractions import Fraction
@@ -32,27 +30,7 @@ from vaeport.media import (
 from vaeport.runtime.files import clips, compare_files, decode_file, decoded_pieces, encode_file
 from vaeport.vae import VAE
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(tmp_path: Path) -> Iterator[None]:
-    yield
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vaeport")]
-    assert not list(tmp_path.glob(".vaeport-*"))
-
-
-@pytest.fixture(scope="module")
-def kl() -> VAE:
-    return drawn("autoencoder_kl")
-
-
-@pytest.fixture(scope="module")
-def wan() -> VAE:
-    return drawn("wan")
-
-
-@pytest.fixture(scope="module")
-def oobleck() -> VAE:
-    return drawn("oobleck")
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 def pixels(*shape: int) -> Tensor:
