@@ -1,6 +1,6 @@
 """Data sets that are disturbed: a process is killed, one hangs, the disk is full; then the same command goes on.
 
-    python -m bench.kill_dataset [--rounds 100] [--seed 0] [--json-out FILE]
+    python -m bench.kill_dataset [--rounds 100] [--faults worker,driver,hang,reader,disk] [--seed 0] [--json-out FILE]
 
 Every round runs `vaeport dataset` on the same pictures, one of them broken, with the VAE of the package, in an order of
 layouts and engines; at a random moment a fault strikes. Then the command is repeated until it ends well. A round passes
@@ -10,6 +10,7 @@ last line is one JSON object; exit code 1 if a round fails. A traceback fails it
     worker      SIGKILL for a process below the driver: a worker, a reader, the server that forks them
     driver      SIGKILL for the driver
     hang        SIGSTOP for a process below the driver; if that stops all, as a hanging fork server does, a kill follows
+    reader      SIGSTOP for a process that reads: it is to be replaced, and the run to go on by itself
     disk        the folder is a file system without room (tmpfs, as root), or files may not grow (RLIMIT_FSIZE)
 """
 
@@ -40,7 +41,7 @@ from vaeport.dataset.log import committed
 from vaeport.media import write_image
 from vaeport.runtime.load import DEFAULT
 
-FAULTS = ("worker", "driver", "hang", "disk")
+FAULTS = ("worker", "driver", "hang", "reader", "disk")
 LAYOUTS = ("parquet", "webdataset", "safetensors")
 PICTURES, SHARD, PATIENCE = 24, 3, 4
 LIMIT = 60
@@ -87,27 +88,38 @@ def started(args: list[str], most: int | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(args, start_new_session=True, env=environment, preexec_fn=limited, **pipes)
 
 
-def below(pid: int) -> list[int]:
-    """All processes that descend from one."""
+def below(pid: int, depth: int = 99) -> list[int]:
+    """All processes that descend from one, down to a depth, the nearest first."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             children.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
-    found, rest = [], [pid]
-    while rest:
-        rest += children.get(rest[0], [])
-        found.append(rest.pop(0))
-    return found[1:]
+    found, rest = list[int](), [pid]
+    for _ in range(depth):
+        rest = [child for parent in rest for child in children.get(parent, [])]
+        found += rest
+    return found
 
 
-def strike(fault: str, run: subprocess.Popen[str], draw: random.Random) -> str:
+def reading(run: subprocess.Popen[str], workers: int) -> list[int]:
+    """Processes that read: the server of one that encodes forks them off, and the driver's server the latter."""
+    found = [run.pid]
+    for _ in range(2 if workers == 1 else 4):
+        found = [pid for parent in found for pid in below(parent, 1)]
+    return found
+
+
+def strike(one: Round, run: subprocess.Popen[str], draw: random.Random) -> str:
     """The fault; says what was hit."""
+    fault = one.fault
     if fault == "driver":
         run.kill()
         return "driver"
     processes = below(run.pid)
+    while fault == "reader" and not (processes := reading(run, one.workers)) and run.poll() is None:
+        time.sleep(0.005)
     if not processes:
-        return "nothing: no process below the driver"
+        return "nothing: no such process below the driver"
     pid = draw.choice(processes)
     with suppress(OSError):
         os.kill(pid, signal.SIGKILL if fault == "worker" else signal.SIGSTOP)
@@ -164,7 +176,7 @@ def disturbed(one: Round, pictures: Path, out: Path, draw: random.Random) -> dic
         hit = "disk"
         if not full:
             time.sleep(one.moment * 3)
-            hit = "nothing: it had ended" if run.poll() is not None else strike(one.fault, run, draw)
+            hit = "nothing: it had ended" if run.poll() is not None else strike(one, run, draw)
         first = end(run, below(run.pid))
         before = len(committed(out)) if out.exists() else 0
         if mounted:
@@ -183,9 +195,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the rounds; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.kill_dataset", description="data sets that are disturbed")
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--faults", default=",".join(FAULTS), help="in this order, again and again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json-out", type=Path, metavar="FILE", help="also write the JSON object to FILE")
     options = parser.parse_args(arguments)
+    faults = options.faults.split(",")
+    if unknown := set(faults) - set(FAULTS):
+        parser.error(f"no such fault: {', '.join(sorted(unknown))}")
     draw = random.Random(options.seed)
     hits: Counter[str] = Counter()
     ends: Counter[str] = Counter()
@@ -201,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if code != 1 or verify(place / layout).faults:
                 raise SystemExit(f"an undisturbed run failed: exit code {code}")
         for n in range(options.rounds):
-            one = Round(FAULTS[n % 4], LAYOUTS[n % 3], 1 + n // 4 % 2, draw.random())
+            one = Round(faults[n % len(faults)], LAYOUTS[n % 3], 1 + n // len(faults) % 2, draw.random())
             told = disturbed(one, pictures, place / "out", draw)
             shutil.rmtree(place / "out")
             same = told.pop("contents") == whole[one.layout]

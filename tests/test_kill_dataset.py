@@ -14,10 +14,10 @@ from bench import kill_dataset
 
 @pytest.mark.full
 def test_a_kill_a_hang_and_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert kill_dataset.main(["--rounds", "4", "--json-out", str(tmp_path / "found.json")]) == 0
+    assert kill_dataset.main(["--rounds", "5", "--json-out", str(tmp_path / "found.json")]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found == json.loads((tmp_path / "found.json").read_text())
-    assert (found["rounds"], found["failures"]) == (4, [])
+    assert (found["rounds"], found["failures"]) == (5, [])
     assert found["struck"]["driver"] == found["struck"]["disk"] == 1
 
 
