@@ -16,7 +16,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1        \t/p' Makefile | sed 's/^\(.\{9\}\) *\t/  make \1 /'
 	@echo '  ARGS="-k wan" is handed to pytest, bench or demo; PYTHON=python3.12 chooses the interpreter; WORKERS=2 the test processes'
 
-demo: $(READY) ## three VAEs on a real photo, clip and recording: load, round-trip, stream, prove
+demo: $(READY) ## a photo and a clip there and back; three VAEs on real files: load, stream, prove; one port
 	@$(VENV)/bin/vaeport demo $(ARGS)
 
 test: $(READY) ## the tests, without those at full width and those that take long

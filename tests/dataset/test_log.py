@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.dataset.material import contents, pictures, pixels
-from tests.narrow import drawn
 from vaeport.dataset import Settings, encode_dataset, manifest, status, summary, verify
 from vaeport.dataset.job import Job
 from vaeport.dataset.local import Resources
@@ -28,11 +27,6 @@ from vaeport.vae import VAE
 
 RUN = {"source": {"items": 2}, "settings": {"shard_items": 1, "layout": "parquet"}}
 BAD = ({"id": "a", "reason": "this is broken"},)
-
-
-@pytest.fixture(scope="module")
-def kl() -> VAE:
-    return drawn("autoencoder_kl")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from vaeport.dataset.local import Resources
 from vaeport.dataset.share import Share
 from vaeport.dataset.workers import Task, run_workers
 from vaeport.errors import BlockedError
+from vaeport.vae import VAE
 
 Message = tuple[Any, ...]
 
@@ -58,7 +59,10 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Task]]]
 
 
 def task(folder: Path) -> Task:
-    return Task(lambda: None, "src", folder, Settings(shard_items=4), Resources(), True, Share())  # type: ignore
+    def opened() -> VAE:
+        raise AssertionError("the driver opens no VAE")
+
+    return Task(opened, "src", folder, Settings(shard_items=4), Resources(), True, Share())
 
 
 def test_what_a_callback_raises_is_no_death(tmp_path: Path, play: Callable[..., list[Task]]) -> None:

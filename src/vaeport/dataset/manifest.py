@@ -76,7 +76,7 @@ def claim(folder: Path, run: Mapping[str, Any], made: Mapping[str, Any]) -> None
     path = folder / MANIFEST
     with writing(folder, DatasetError):
         if not path.exists():
-            names = {path.name for path in folder.iterdir()} - {MANIFEST}  # another rank may have written it by now
+            names = {one.name for one in folder.iterdir()} - {MANIFEST}  # another rank may have written it by now
             others = sorted(name for name in names if not name.startswith((".lock", ".vaeport-")))
             if others:
                 expected, found = "an empty folder, or one of `vaeport dataset`", ", ".join(others[:5])
