@@ -163,19 +163,34 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
 
 
-def disturbed(one: Round, pictures: Path, out: Path, draw: random.Random) -> dict[str, Any]:
-    """A run with its fault, and what repeats of the command make of it."""
+def undisturbed(args: list[str], out: Path) -> float:
+    """Seconds from the manifest to the end of a run; SystemExit if it does not end well."""
+    run = started(args)
+    _wait_for_manifest(run, out)
+    begin = time.monotonic()
+    code = end(run, ())
+    if code != 1 or verify(out).faults:
+        raise SystemExit(f"an undisturbed run failed: exit code {code}")
+    return time.monotonic() - begin
+
+
+def _wait_for_manifest(run: subprocess.Popen[str], out: Path) -> None:
+    while not (out / "manifest.json").exists() and run.poll() is None:
+        time.sleep(0.01)
+
+
+def disturbed(one: Round, pictures: Path, out: Path, draw: random.Random, span: float) -> dict[str, Any]:
+    """A run with its fault, within `span` seconds of the manifest, and what repeats of the command make of it."""
     args = command(pictures, out, one.layout, one.workers)
     full = one.fault == "disk"
     room = round(4 + one.moment * 40)
     with small_disk(out, room) if full else nullcontext() as mounted:
         begin = time.monotonic()
         run = started(args, None if mounted or not full else 1000 * room)
-        while not full and not (out / "manifest.json").exists() and run.poll() is None:
-            time.sleep(0.01)
         hit = "disk"
         if not full:
-            time.sleep(one.moment * 3)
+            _wait_for_manifest(run, out)
+            time.sleep(one.moment * span)
             hit = "nothing: it had ended" if run.poll() is not None else strike(one, run, draw)
         first = end(run, below(run.pid))
         before = len(committed(out)) if out.exists() else 0
@@ -211,14 +226,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = Path(temporary)
         pictures = source(place / "src")
         whole: dict[str, dict[str, bytes]] = {}
+        span = 0.0
         for layout in LAYOUTS:
-            code = end(started(command(pictures, place / layout, layout, 1)), ())
+            span = undisturbed(command(pictures, place / layout, layout, 1), place / layout)
             whole[layout] = contents(place / layout)
-            if code != 1 or verify(place / layout).faults:
-                raise SystemExit(f"an undisturbed run failed: exit code {code}")
         for n in range(options.rounds):
             one = Round(faults[n % len(faults)], LAYOUTS[n % 3], 1 + n // len(faults) % 2, draw.random())
-            told = disturbed(one, pictures, place / "out", draw)
+            told = disturbed(one, pictures, place / "out", draw, span)
             shutil.rmtree(place / "out")
             same = told.pop("contents") == whole[one.layout]
             passed = told["last"] == 1 and same and not told["faults"] and not isinstance(told["first"], str)

@@ -24,17 +24,15 @@ def test_a_kill_a_hang_and_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFix
 def test_what_is_lost_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     whole = {"data/a": b"all"}
 
-    def lossy(one: Any, pictures: Path, out: Path, draw: random.Random) -> dict[str, Any]:
+    def lossy(one: Any, pictures: Path, out: Path, draw: random.Random, span: float) -> dict[str, Any]:
         out.mkdir()
         lost = one.fault == "driver"
         told = {"hit": "driver", "first": -9, "last": 1, "runs": 1, "faults": []}
         return told | {"contents": {} if lost else whole}
 
     monkeypatch.setattr(kill_dataset, "disturbed", lossy)
-    monkeypatch.setattr(kill_dataset, "started", lambda *args: None)
-    monkeypatch.setattr(kill_dataset, "end", lambda *args: 1)
+    monkeypatch.setattr(kill_dataset, "undisturbed", lambda *args: 1.0)
     monkeypatch.setattr(kill_dataset, "contents", lambda folder: whole)
-    monkeypatch.setattr(kill_dataset, "verify", lambda folder: type("Whole", (), {"faults": ()}))
     assert kill_dataset.main(["--rounds", "4"]) == 1
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [line["fault"] for line in found["failures"]] == ["driver"]

@@ -92,7 +92,7 @@ def test_a_shard_at_which_actors_die_is_given_up(folder: Path, tmp_path: Path, m
     opener = partial(load, folder / "vae", load_decoder=False)
     encoder = Encoder(Task(opener, folder / "src", tmp_path, SETTINGS, Resources(), False, Share()))
     with monkeypatch.context() as patch:
-        patch.setattr(ray_engine, "made", died)
+        patch.setattr(ray_engine, "run", died)
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
                 encoder._told(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from vaeport.dataset.items import Item
 from vaeport.dataset.readers import Opened, ReaderLostError
 from vaeport.dataset.settings import Settings
 from vaeport.errors import InputError, MediaError, VaeportError
-from vaeport.media import Source
+from vaeport.media import HostCopies, Source
 from vaeport.runtime.passes import is_out_of_memory
 from vaeport.vae import VAE
 
@@ -50,6 +50,8 @@ class Quarantined:
 
 
 Outcome = Record | Quarantined
+Finish = Callable[[], list[Outcome]]
+"""waits for what the device was told to make"""
 
 
 @dataclass
@@ -63,44 +65,62 @@ class Encoding:
     settings: Settings
     most: int = 1 << 30
     _buckets: dict[tuple[Any, ...], list[Opened]] = field(default_factory=dict)
+    _copies: HostCopies = field(default_factory=HostCopies)
 
-    def outcomes(self, items: Iterable[Opened]) -> Iterator[Outcome]:
-        """One outcome for every item."""
+    def begun(self, items: Iterable[Opened]) -> Iterator[Finish]:
+        """Has the device encode batch after batch; each gives the outcomes of its items, once it is done."""
+        return map(self._begun, self._batches(items))
+
+    def _batches(self, items: Iterable[Opened]) -> Iterator[list[Opened]]:
         for opened in items:
             if opened.failure is not None or not opened.whole or self.settings.batch == 1:
-                yield from self._encoded([opened])
+                yield [opened]
                 continue
             bucket = self._buckets.setdefault(_shape(opened), [])
             bucket.append(opened)
             if len(bucket) == self.settings.batch:
-                yield from self._encoded(self._buckets.pop(_shape(opened)))
+                yield self._buckets.pop(_shape(opened))
             while sum(map(_size, self._buckets.values())) > self.most:
-                yield from self._encoded(self._buckets.pop(max(self._buckets, key=lambda k: _size(self._buckets[k]))))
+                yield self._buckets.pop(max(self._buckets, key=lambda k: _size(self._buckets[k])))
         while self._buckets:
-            yield from self._encoded(self._buckets.pop(next(iter(self._buckets))))
+            yield self._buckets.pop(next(iter(self._buckets)))
 
-    def _encoded(self, batch: list[Opened]) -> list[Outcome]:
-        """The outcomes of a batch; if it fails, of each of its items alone."""
+    def _begun(self, batch: list[Opened]) -> Finish:
+        """Has the device encode a batch; the outcomes, once it has, or if it fails, those of each item alone."""
         while True:
             try:
-                return list(self._run(batch))
+                records = self._run(batch)
+                break
             except ReaderLostError as lost:  # of an item alone: those of a batch are held whole
                 batch[0].again(lost)
                 batch[0].prefetch(1)
-                continue
             except (InputError, MediaError) as error:
-                found: VaeportError = error
+                return self._apart(batch, error)
             except (MemoryError, RuntimeError) as error:
                 if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
                     raise
                 fix = "take less of it by --size and --frames, another --dtype, or another device"
-                found = InputError("encoding it takes more memory than there is", where=batch[0].item.place, fix=fix)
-            if len(batch) == 1:
-                batch[0].drain()
-                return [Quarantined(batch[0].item, found)]
-            return [outcome for one in batch for outcome in self._encoded([one])]
+                what = "encoding it takes more memory than there is"
+                return self._apart(batch, InputError(what, where=batch[0].item.place, fix=fix))
 
-    def _run(self, batch: list[Opened]) -> Iterator[Record]:
+        def finish() -> list[Outcome]:
+            try:
+                return list(records())
+            except InputError as error:
+                return self._apart(batch, error)()
+
+        return finish
+
+    def _apart(self, batch: list[Opened], error: VaeportError) -> Finish:
+        """What becomes of a batch that failed; nothing of it is left with a reader."""
+        if len(batch) == 1:
+            batch[0].drain()
+            quarantined = Quarantined(batch[0].item, error)
+            return lambda: [quarantined]
+        outcomes = [outcome for one in batch for outcome in self._begun([one])()]
+        return lambda: outcomes
+
+    def _run(self, batch: list[Opened]) -> Callable[[], Iterator[Record]]:
         vae, settings = self.vae, self.settings
         seeds = [settings.seed_of(one.item.id) for one in batch]
         noise = [None if seed is None else torch.Generator(vae.device).manual_seed(seed) for seed in seeds]
@@ -117,13 +137,18 @@ class Encoding:
             if not parts:
                 raise MediaError("there is nothing to encode", where=batch[0].item.place, found="no frame or sample")
             latents = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
-            latents = (vae.normalize(latents) if settings.normalize else latents).cpu()
-            for one, z, part, seed in zip(batch, latents, media.inputs, seeds, strict=True):
-                if not z.isfinite().all():
+            latents = vae.normalize(latents) if settings.normalize else latents
+            wait = self._copies.start(latents, latents.flatten(1).isfinite().all(1))
+            read = [(one.head, part.source(), tuple(part.notes)) for one, part in zip(batch, media.inputs, strict=True)]
+
+        def records() -> Iterator[Record]:
+            for one, z, finite, seed, (head, source, notes) in zip(batch, *wait(), seeds, read, strict=True):
+                if not finite:
                     fix = "encode in float32 or bfloat16, and check the checkpoint"
                     raise InputError("the latents are not finite", where=one.item.place, found=f"in {z.dtype}", fix=fix)
-                original = one.head.original if one.head else None
-                yield Record(one.item, z.contiguous(), part.source(), original, seed, tuple(part.notes))
+                yield Record(one.item, z.contiguous(), source, head.original if head else None, seed, notes)
+
+        return records
 
 
 def _shape(opened: Opened) -> tuple[Any, ...]:

@@ -74,7 +74,7 @@ def encode_dataset(
             if total is not None:
                 total(sum(len(job.items_of(shard)) for shard in left))
             if left:
-                run(job, left, log, task.resources, tell)
+                run(job, left, log.commit, task.resources, tell)
         _sweep(folder, share)
         return concluded(folder)
 

@@ -1,4 +1,4 @@
-"""A run of a data set: its shards, which of them are left, and how one of them is made."""
+"""A run of a data set: its shards, and which of them are left."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from vaeport.dataset.encoding import Encoding, Quarantined, Record
 from vaeport.dataset.formats import WRITERS
-from vaeport.dataset.formats.layout import Written, sync_folder
+from vaeport.dataset.formats.layout import ShardWriter
 from vaeport.dataset.items import Item, require_names
-from vaeport.dataset.log import OutputFile, Shard, committed
+from vaeport.dataset.log import Shard, committed
 from vaeport.dataset.manifest import claim, made_with, run_of
-from vaeport.dataset.readers import Opened
 from vaeport.dataset.settings import Settings
 from vaeport.dataset.sources import list_source
 from vaeport.errors import DatasetError
 from vaeport.media import LatentHeader, Source
-from vaeport.media.files import writing
 from vaeport.registry import ModelRegistry
-from vaeport.runtime.overlap import Behind
 from vaeport.vae import VAE
 
 Tell = Callable[[int, int], None]
@@ -102,42 +97,10 @@ class Job:
             weights_hash=self.run["vae"]["encoder_sha256"],
         )
 
-    def make(self, shard: int, opened: Iterable[Opened], tell: Tell | None = None) -> Shard:
-        """Encode and write the items of one shard, which are given in their order; its files are then on the disk.
-
-        BlockedError if the disk is full. Writing goes on beside encoding.
-        """
+    def writer(self, shard: int) -> ShardWriter:
+        """What writes the files of a shard."""
         options = (self._header, self._provenance, self.settings.shard_bytes)
-        writer = WRITERS[self.settings.layout](self.folder, shard, *options)
-        writer.clear(self.items_of(shard))
-        files: list[OutputFile] = []
-        ids: list[str] = []
-        sizes: list[int | None] = []
-        quarantined: list[dict[str, Any]] = []
-
-        def note(written: Iterable[Written]) -> None:
-            files.extend(OutputFile.of(self.folder, file.name, file.items) for file in written)
-
-        with writing(self.folder, DatasetError), Behind[Record](lambda record: note(writer.add(record)), 2) as behind:
-            for encoded in Encoding(self.vae, self.settings).outcomes(opened):
-                outcome = writer.taken(encoded) if isinstance(encoded, Record) else encoded
-                if isinstance(outcome, Quarantined):
-                    quarantined.append(outcome.to_json())
-                else:
-                    ids.append(outcome.item.id)
-                    sizes.append(outcome.item.size)
-                    behind.put(outcome)
-                if tell is not None:
-                    tell(1, int(isinstance(outcome, Quarantined)))
-        note(writer.finish())
-        expected = [item.id for item in self.items_of(shard)]
-        if sorted(ids + [one["id"] for one in quarantined]) != expected:
-            raise DatasetError("a shard is not whole", where=f"shard {shard}", expected=f"{len(expected)} items")
-        with writing(self.folder, DatasetError):
-            for folder in sorted({inner for file in files for inner in Path(file.name).parents}):
-                sync_folder(self.folder / folder)
-        quarantined.sort(key=lambda one: str(one["id"]))
-        return Shard(shard, tuple(ids), tuple(files), tuple(quarantined), tuple(sizes))
+        return WRITERS[self.settings.layout](self.folder, shard, *options)
 
     @cached_property
     def _provenance(self) -> dict[str, str]:

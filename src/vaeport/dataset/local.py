@@ -6,11 +6,10 @@ import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 from vaeport.closing import Closing
 from vaeport.dataset.job import Job, Tell, items_in
-from vaeport.dataset.log import Log, Shard
+from vaeport.dataset.making import Done, make_shards
 from vaeport.dataset.readers import Opened, Read, Readers
 from vaeport.dataset.reading import Reading
 from vaeport.errors import InputError
@@ -37,21 +36,12 @@ class Resources:
             raise InputError("nothing would be read", expected="readers >= 1, timeout > 0", found=found)
 
 
-def run(job: Job, shards: Sequence[int], log: Log, resources: Resources, tell: Tell | None = None) -> None:
-    """Makes these shards and commits each; the first that fails ends it, and those before it stay committed."""
-    for shard in made(job, shards, resources, tell):
-        log.commit(shard)
-
-
-def made(
-    job: Job, shards: Sequence[int], resources: Resources, tell: Tell | None = None, read: Read | None = None
-) -> Iterator[Shard]:
-    """The same without committing them."""
+def run(job: Job, shards: Sequence[int], done: Done, resources: Resources, tell: Tell | None = None) -> None:
+    """Makes these shards; `done` is called with each in a thread, when its files are whole. See `make_shards`."""
     require_libraries(job.vae)
-    reading = read or Reading.of(job.settings, job.vae.contract.modality, pieces_of(job.vae))
+    reading = Reading.of(job.settings, job.vae.contract.modality, pieces_of(job.vae))
     with opened_items(job, shards, reading, resources) as items:
-        for shard in shards:
-            yield job.make(shard, islice(items, len(job.items_of(shard))), tell)
+        make_shards(job, shards, items, done, tell)
 
 
 @contextmanager

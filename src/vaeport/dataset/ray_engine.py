@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vaeport.dataset.job import Job, Tell
-from vaeport.dataset.local import made
+from vaeport.dataset.local import run
 from vaeport.dataset.log import Log, Shard
 from vaeport.dataset.reader_process import Failure
 from vaeport.dataset.workers import RESTARTS, Task
@@ -41,10 +41,11 @@ class Encoder:
         try:
             with self._attempt(shard):
                 self._job = self._job or self._task.job()
-                (done,) = made(self._job, [shard], self._task.resources)
+                made: list[Shard] = []
+                run(self._job, [shard], made.append, self._task.resources)
         except VaeportError as error:
             return json.dumps({"failure": asdict(Failure.of(error))})
-        return json.dumps({"shard": done.to_json()})
+        return json.dumps({"shard": made[0].to_json()})
 
     @contextmanager
     def _attempt(self, shard: int) -> Iterator[None]:

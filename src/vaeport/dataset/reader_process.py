@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -19,18 +20,11 @@ from torch import Tensor
 from vaeport import errors
 from vaeport.dataset.items import Item
 from vaeport.dataset.reading import Part
+from vaeport.dataset.ring import RingWriter
 from vaeport.errors import BlockedError, MediaError, VaeportError
 
 ATTEMPTS = 3
 """times that a process is started before that is given up"""
-
-
-@dataclass(frozen=True)
-class Array:
-    """So many bytes follow, which are a tensor."""
-
-    shape: tuple[int, ...]
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -66,12 +60,18 @@ def serve(read: Callable[[Item], Iterable[Part]], line: Connection) -> None:
     follow_parent()
     torch.set_num_threads(1)
     try:
+        with socket.socket(fileno=os.dup(line.fileno())) as stream:
+            (memory,) = socket.recv_fds(stream, 1, 1)[1]
         line.send(True)
+        ring = RingWriter(memory, line)
         while True:
             item = line.recv()
+            if isinstance(item, int):
+                ring.read(item)
+                continue
             try:
                 for part in read(item):
-                    _send(line, part)
+                    _send(line, ring, part)
             except _UnwantedError:
                 return
             except VaeportError as error:
@@ -123,15 +123,8 @@ class _UnwantedError(Exception):
     """Nobody takes what is sent any more."""
 
 
-def _send(line: Connection, part: Part) -> None:
+def _send(line: Connection, ring: RingWriter, part: Part) -> None:
     try:
-        if not isinstance(part, Tensor):
-            line.send(part)
-            return
-        tensor = part.contiguous()
-        line.send(Array(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")))
-        left = tensor.numpy().reshape(-1).view("u1").data
-        while len(left):
-            left = left[os.write(line.fileno(), left) :]
-    except OSError as error:
+        line.send(ring.put(part) if isinstance(part, Tensor) else part)
+    except (EOFError, OSError) as error:
         raise _UnwantedError from error

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vaeport.closing import Closing
 from vaeport.dataset.items import Item
-from vaeport.dataset.reader_process import Array, Failure, serve, start
+from vaeport.dataset.reader_process import Failure, serve, start
 from vaeport.dataset.reading import Head, Notes, Part
+from vaeport.dataset.ring import Array, RingReader
 from vaeport.errors import BlockedError, MediaError, VaeportError
 
 Read = Callable[[Item], Iterable[Part]]
@@ -53,6 +53,10 @@ class Reader(Closing):
 
     def _start(self) -> None:
         self._socket, self.process = start(serve, self._read, name="vaeport-reader", daemon=True, duplex=True)
+        self._stream = socket.socket(fileno=os.dup(self._socket.fileno()))
+        self._ring = RingReader(self._socket, pin=self._pin)
+        with suppress(OSError):  # dead already: told when its first part is waited for
+            socket.send_fds(self._stream, [b"m"], [self._ring.memory])
         self._ready = False
 
     def begin(self, item: Item) -> None:
@@ -72,7 +76,7 @@ class Reader(Closing):
                 self.deadline = time.monotonic() + self._timeout
             part: Any = self._socket.recv()
             if isinstance(part, Array):
-                return self._array(part)
+                return self._ring.take(part)
         except (EOFError, OSError) as error:
             how = f"nothing came of it for {self._timeout:g} s" if self.timed_out else self._how()
             raise ReaderLostError(how, self._ready) from error
@@ -84,16 +88,6 @@ class Reader(Closing):
             raise part.error()
         assert isinstance(part, Head | Notes)
         return part
-
-    def _array(self, part: Array) -> Tensor:
-        tensor = torch.empty(part.shape, dtype=getattr(torch, part.dtype), pin_memory=self._pin)
-        room = tensor.numpy().reshape(-1).view("u1").data
-        while len(room):
-            got = os.readv(self._socket.fileno(), [room])
-            if not got:
-                raise EOFError
-            room = room[got:]
-        return tensor
 
     def _how(self) -> str:
         self.process.join(1.0)
@@ -107,8 +101,8 @@ class Reader(Closing):
         self.timed_out = True
         with suppress(OSError):
             os.kill(self.process.pid or 0, signal.SIGKILL) if self.process.pid else None
-        with suppress(OSError), socket.socket(fileno=os.dup(self._socket.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self._stream.shutdown(socket.SHUT_RDWR)
 
     def replace(self) -> None:
         """A new process in place of this one; ReaderLostError if all are being ended."""
@@ -127,6 +121,8 @@ class Reader(Closing):
         self.process.kill()
         self.process.join(5.0)
         self._socket.close()
+        self._stream.close()
+        self._ring.close()
 
 
 class Opened:

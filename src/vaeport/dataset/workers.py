@@ -17,6 +17,7 @@ import torch
 from vaeport.dataset.job import Job, Tell
 from vaeport.dataset.local import Resources, run
 from vaeport.dataset.log import Log, committed
+from vaeport.dataset.making import UNDONE
 from vaeport.dataset.reader_process import Failure, follow_parent, start
 from vaeport.dataset.settings import Settings
 from vaeport.dataset.share import Share
@@ -66,7 +67,7 @@ def run_workers(task: Task, count: int, tell: Tell | None, total: Callable[[int]
     deaths, commits = 0, len(committed(task.folder))
     try:
         for rank in range(count):
-            progress = _Progress(tell, total, task.settings.shard_items)
+            progress = _Progress(tell, total, UNDONE * task.settings.shard_items)
             one = _Worker(replace(task, share=Share(rank, count, rank)), progress)
             workers[one.line] = one
         while workers:
@@ -95,7 +96,7 @@ def run_workers(task: Task, count: int, tell: Tell | None, total: Callable[[int]
 
 
 class _Progress:
-    """What a share has come to: told once, though a process that replaces another makes the last shard again."""
+    """What a share has come to: told once, though a process that replaces another makes the last shards again."""
 
     def __init__(self, tell: Tell | None, total: Callable[[int], None] | None, most: int) -> None:
         self._tell, self._total = tell or (lambda items, bad: None), total or (lambda items: None)
@@ -162,6 +163,6 @@ def _work(task: Task, line: Connection) -> None:
         job = task.job()
         left, log = task.begun(job)
         line.send(("left", sum(len(job.items_of(shard)) for shard in left)))
-        run(job, left, log, task.resources, lambda done, bad: line.send(("done", done, bad)))
+        run(job, left, log.commit, task.resources, lambda done, bad: line.send(("done", done, bad)))
     except VaeportError as error:
         line.send(Failure.of(error))

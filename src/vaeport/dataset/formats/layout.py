@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +43,19 @@ class ShardWriter(ABC):
         self._held: list[Record] = []
         self._size = self._files = 0
 
-    def add(self, record: Record) -> Iterator[Written]:
-        """Take a record; gives a file when it is full. BlockedError if the disk is, too."""
+    def add(self, record: Record) -> bool:
+        """Take a record; whether a file is full with it."""
         self._held.append(record)
         self._size += record.latents.nbytes
-        if self._size >= self.most:
-            yield from self.finish()
+        return self._size >= self.most
 
-    def finish(self) -> Iterator[Written]:
-        """Write what is held."""
+    def next_file(self) -> Callable[[], Iterable[Written]]:
+        """What is held, as a file of its own: written when that is called. BlockedError if the disk is full."""
         records, self._held, self._size = self._held, [], 0
-        if records:
-            yield from self._write(records, f"{self.shard:06d}-{self._files:03d}")
-            self._files += 1
+        if not records:
+            return tuple
+        self._files += 1
+        return partial(self._write, records, f"{self.shard:06d}-{self._files - 1:03d}")
 
     def clear(self, items: Sequence[Item]) -> None:
         """Remove what an earlier attempt may have left of this shard."""
