@@ -76,12 +76,12 @@ def test_lines_of_earlier_versions_are_read(tmp_path: Path) -> None:
 
 
 def test_a_retry_that_is_killed_is_not_complete(kl: VAE, mended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(self: Job, *_: Any) -> Shard:
+    def killed(self: Job, *_: Any) -> Any:
         assert not status(self.folder).complete
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "make", killed)
+        patch.setattr(Job, "writer", killed)
         with pytest.raises(KeyboardInterrupt):
             encoded(kl, mended, retry=True)
     out = mended / "out"

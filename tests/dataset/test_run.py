@@ -291,7 +291,8 @@ def test_a_reader_lost_in_the_middle_of_a_long_item(wan: VAE, tmp_path: Path, ti
     """It is encoded while it is read; then it is begun once more, and given up if that ends the same way."""
     ids = ["a", f"die@3x{times}", "z"]
     with Readers(Scripted(tmp_path, (1, 8, 8, 3)), count=1, timeout=60) as readers:
-        found = list(Encoding(wan, Settings()).outcomes(readers.opened(items(*ids), 1)))
+        begun = Encoding(wan, Settings()).begun(readers.opened(items(*ids), 1))
+        found = [outcome for finish in begun for outcome in finish()]
     latents = [one.latents for one in found if isinstance(one, Record)]
     assert len(latents) == 4 - times
     assert all(torch.equal(one, latents[0]) for one in latents)
