@@ -1,7 +1,7 @@
 """How near a data set comes to the bare encoder: items a second of both, in turns, in one process.
 
     python -m bench.dataset [--model kl|wan] [--items 16] [--size 256x256] [--frames 81] [--batch 1] [--readers 2]
-                            [--repeats 3] [--device cpu|cuda] [--quick] [--json-out FILE]
+                            [--shard-items 64] [--repeats 3] [--device cpu|cuda] [--graphs] [--quick] [--json-out FILE]
 
 FLUX.1's encoder with drawn weights on frames of a moving camera as PNG, or Wan 2.1's on clips of it as MP4, read by
 other processes, and written as Parquet. There are at most eight different ones, under as many names as there are items.
@@ -97,16 +97,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=81, help="of a clip")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--readers", type=int, default=2)
+    parser.add_argument("--shard-items", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--graphs", action="store_true", help="pieces and pictures by CUDA graphs")
     parser.add_argument("--quick", action="store_true", help="a narrow model")
     parser.add_argument("--json-out", type=Path, metavar="FILE", help="also write the JSON object to FILE")
     options = parser.parse_args(arguments)
     dtype = torch.float32 if options.device == "cpu" else torch.bfloat16
     model = MODELS[options.model][options.quick]
-    vae = drawn(model, dtype, options.device)
+    vae = drawn(model, dtype, options.device, graphs=options.graphs)
     height, width = map(int, options.size.split("x"))
-    settings, resources = Settings(batch=options.batch), Resources(options.readers)
+    settings, resources = Settings(batch=options.batch, shard_items=options.shard_items), Resources(options.readers)
     taken: dict[str, list[float]] = {"bare": [], "dataset": [], "start": []}
     with tempfile.TemporaryDirectory(prefix="vaeport-bench-") as temporary, torch.no_grad():
         place = Path(temporary)
@@ -137,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told: dict[str, Any] = {"bench": "dataset", "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
     told |= report.machine([options.device]) | {"model": model.label, "items": options.items, "size": options.size}
     told |= {"frames": options.frames} if model.contract.modality == "video" else {}
-    told |= {"batch": options.batch, "readers": options.readers, "start_s": round(seconds["start"], 3)}
+    told |= {name: getattr(options, name) for name in ("batch", "readers", "shard_items", "graphs")}
+    told |= {"start_s": round(seconds["start"], 3)}
     rates = {"bare": seconds["bare"], "dataset": seconds["dataset"], "running": running}
     told |= {"items_per_s": {name: round(options.items / value, 3) for name, value in rates.items()}}
     told |= {"of_bare": round(seconds["bare"] / seconds["dataset"], 3)}

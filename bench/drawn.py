@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -10,10 +12,10 @@ from vaeport.proof.draw import draw_state
 from vaeport.vae import VAE
 
 
-def drawn(model: Model, dtype: torch.dtype, device: torch.device | str) -> VAE:
+def drawn(model: Model, dtype: torch.dtype, device: torch.device | str, *, graphs: bool = False) -> VAE:
     """The model in evaluation mode, every weight drawn."""
     with torch.device("meta"):
-        vae = model.cls(model.arch)
+        vae = model.cls(model.arch, replace(model.cls.config_class(), use_graphs=graphs))
     vae.load_state_dict({key: value.to(device, dtype) for key, value in _state(model).items()}, assign=True)
     return vae.to(device, dtype).eval().requires_grad_(False)
 

@@ -1,6 +1,6 @@
 """Files beside what the device does alone: `decode_file` and the decode, `encode_file` and the encode.
 
-    python -m bench.files --device cpu|cuda [--quick] [--sink mp4|raw|null] [--preset NAME] [--frames N]
+    python -m bench.files --device cpu|cuda [--quick] [--graphs] [--sink mp4|raw|null] [--preset NAME] [--frames N]
                           [--json-out FILE]
 
 Wan 2.1 with drawn weights, on 81 frames (`--frames`) of 480 x 832, or narrow on a few small ones. `mp4` goes through
@@ -69,7 +69,7 @@ class Work:
         self.device = torch.device(options.device)
         dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
         self.model, shape = (QUICK_WAN, (9, 32, 48)) if options.quick else (WAN, (options.frames, 480, 832))
-        self.vae = drawn(self.model, dtype, self.device)
+        self.vae = drawn(self.model, dtype, self.device, graphs=options.graphs)
         self.frames = moving_picture(*shape)
         self.latents = moving_latents(self.vae.contract.latent_shape((1, 3, *shape))).to(self.device, dtype)
         self.file, self.clip = folder / "z.safetensors", folder / "in.mp4"
@@ -79,7 +79,7 @@ class Work:
             with VideoWriter(self.clip, rate=RATE, width=shape[2], height=shape[1], preset=self.preset) as video:
                 video.write(self.frames)
         self.about: dict[str, Any] = {"model": self.model.label, "frames": list(shape), "dtype": str(dtype)[6:]}
-        self.about |= {"device": options.device, "sink": self.sink, "preset": self.preset}
+        self.about |= {"device": options.device, "sink": self.sink, "preset": self.preset, "graphs": options.graphs}
 
     def decoding(self) -> Runs:
         """The decode on the device alone, to a file, and the writing alone."""
@@ -198,6 +198,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m bench.files", description="files beside the device alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--graphs", action="store_true", help="pieces and pictures by CUDA graphs")
     parser.add_argument("--quick", action="store_true", help="a narrow model, a small clip")
     parser.add_argument("--sink", choices=SINKS, default="mp4")
     parser.add_argument("--preset", help="of x264")

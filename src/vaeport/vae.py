@@ -29,6 +29,7 @@ from vaeport.layers import (
     standard_normal,
     stream,
 )
+from vaeport.layers.layer import Streamed
 from vaeport.runtime.backends import checked_backend
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class VAE(nn.Module):
         minimum = [(a.name, a.least) for a in self.contract.axes]
         encoder, dtype = self._running("encoder"), self.half_dtype("encoder")
         checked = self._checked(pieces, self.contract.channels, minimum, self.contract.axes, dtype)
-        return map(self._posterior, stream(encoder, checked, self._stream_axis()))
+        return map(self._posterior, self._streamed(encoder)(encoder, checked, self._stream_axis()))
 
     def stream_decode(
         self,
@@ -193,7 +194,7 @@ class VAE(nn.Module):
         decoder, minimum = self.decoder_at(timestep, generator), [(a.name, 1) for a in self.contract.axes]
         dtype = self.half_dtype("decoder")
         checked = self._checked(pieces, self.contract.latent_channels, minimum, (), dtype)
-        return map(self._clamped, stream(decoder, map(self._raw, checked), self._stream_axis()))
+        return map(self._clamped, self._streamed(decoder)(decoder, map(self._raw, checked), self._stream_axis()))
 
     def forward(
         self, x: Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
@@ -318,12 +319,24 @@ class VAE(nn.Module):
         return TIME if self.contract.modality == "video" else SAMPLES
 
     def _run(self, half: Layer, x: Tensor, pieces: tuple[int, int] | None) -> Tensor:
-        if pieces is None:
-            if self._graphs is not None:
-                return self._graphs.run(half, x)
-            y: Tensor = half(x)
-            return y
-        return run_in_pieces(half, x, self._stream_axis(), *pieces)
+        if pieces is not None:
+            return run_in_pieces(half, x, self._stream_axis(), *pieces, streamed=self._streamed(half))
+        graphs = self._graphs_of(half)
+        if graphs is not None:
+            return graphs.run(half, x)
+        y: Tensor = half(x)
+        return y
+
+    def _streamed(self, half: Layer) -> Streamed:
+        graphs = self._graphs_of(half)
+        return stream if graphs is None else graphs.stream
+
+    def _graphs_of(self, half: Layer) -> Graphs | None:
+        """None for what was bound to a time or to noise, which is another layer each time."""
+        if self._graphs is None:
+            return None
+        ours = [self._running(name) for name in ("encoder", "decoder") if getattr(self, name) is not None]
+        return self._graphs if half in ours else None
 
     def _checked(
         self,

@@ -21,7 +21,7 @@ Axes are counted from the end, so that they keep their number when frames are fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
@@ -185,14 +185,17 @@ def stream(layer: Layer, pieces: Iterable[Tensor], axis: int) -> Iterator[Tensor
     yield from layer.flush(state, axis)
 
 
-def run_in_pieces(layer: Layer, x: Tensor, axis: int, first: int, rest: int) -> Tensor:
+Streamed = Callable[[Layer, Iterable[Tensor], int], Iterator[Tensor]]
+
+
+def run_in_pieces(layer: Layer, x: Tensor, axis: int, first: int, rest: int, streamed: Streamed = stream) -> Tensor:
     """`layer(x)` from pieces of `first`, then `rest` positions along `axis`, written into one output tensor."""
     n = x.shape[axis]
     bounds = [0, *range(min(first, n), n, rest), n]
     pieces = (x.narrow(axis, a, b - a) for a, b in pairwise(bounds) if b > a)
     out: Tensor | None = None
     filled = 0
-    for y in stream(layer, pieces, axis):
+    for y in streamed(layer, pieces, axis):
         if out is None:
             shape = list(y.shape)
             shape[axis] = layer.length(n, axis)
