@@ -178,7 +178,8 @@ class Graphs:
 
     def _recorded(self, run: Callable[[], Tensor]) -> Replay:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # other threads pin memory meanwhile, which concerns this stream in nothing
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             y = run()
 
         def replay() -> Tensor:
