@@ -166,8 +166,8 @@ class VAEConfig:
     encoder_dtype, decoder_dtype    of one half; None: `dtype`
     precision                       "high": faster kernels that sum in another order, rounding no more often; "exact":
                                     the layers as they are written
-    use_graphs                      whole images and waveforms run by CUDA graphs from the second of a shape on, which
-                                    keep the memory of that run
+    use_graphs                      images, waveforms and pieces of streams run by CUDA graphs from the second of a
+                                    shape on, which keep the memory of that run
     pretrained_path, subfolder, revision, variant
                                     where the weights came from
     """

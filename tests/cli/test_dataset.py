@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from tests.cli.run import here
-from tests.dataset.material import pictures, rows
+from tests.dataset.material import contents, pictures, rows
 from tests.narrow import saved
+from vaeport.kernels.graphs import Graphs
 from vaeport.media import read_latents
 
 GUIDE = Path(__file__).parents[2] / "docs" / "dataset.md"
@@ -38,6 +41,25 @@ def test_a_folder_becomes_latents_and_is_verified(folder: Path, tmp_path: Path) 
     (tmp_path / "out" / "data" / "000000-000.parquet").write_bytes(b"")
     assert here("dataset", "out", "--verify", cwd=tmp_path).code == 1
     assert here("dataset", "out", "--status", "--json", cwd=tmp_path).code == 0
+
+
+def test_graphs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second picture of a size is the first that is recorded; the files are the same."""
+    asked = ("dataset", folder / "src", "--vae", folder / "vae")
+    assert here(*asked, "-o", "plain", cwd=tmp_path).code == 0
+    ran = list[int]()
+
+    def recorded(self: Graphs, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        ran.append(1)
+        return run
+
+    monkeypatch.setattr(Graphs, "_serves", lambda self, x: True)
+    monkeypatch.setattr(Graphs, "_recorded", recorded)
+    assert here(*asked, "-o", "without", cwd=tmp_path).code == 0
+    assert not ran
+    assert here(*asked, "-o", "with", "--graphs", cwd=tmp_path).code == 0
+    assert ran == [1]
+    assert contents(tmp_path / "with") == contents(tmp_path / "plain")
 
 
 def test_broken_items_are_told_by_the_exit_code(folder: Path, tmp_path: Path) -> None:

@@ -15,14 +15,6 @@ from tests.narrow import half, media, native
 from vaeport.kernels.graphs import Graphs, Replay
 from vaeport.layers import Chain, Conv, Identity, Layer, SiLU, stream
 
-pytestmark = pytest.mark.usefixtures("no_grad")
-
-
-@pytest.fixture
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
 
 class Again(Graphs):
     """On a CPU: `recorded` is not run, a replay runs it."""
@@ -32,14 +24,15 @@ class Again(Graphs):
         self.recordings = self.replays = 0
 
     def _serves(self, x: Tensor) -> bool:
-        return not torch.is_grad_enabled()
+        return True
 
     def _recorded(self, run: Callable[[], Tensor]) -> Replay:
         self.recordings += 1
 
         def replay() -> Tensor:
             self.replays += 1
-            return run()
+            with torch.no_grad():
+                return run()
 
         return replay
 
@@ -118,6 +111,36 @@ def test_a_stream_that_nobody_goes_on_with_leaves_the_graph() -> None:
     left.close()
     assert [graph.user is not None for graph in graphs._known.values()] == [False]
     assert torch.equal(whole(layer, x, -3, 4, graphs.stream), whole(layer, x, -3, 4, stream))
+
+
+def test_where_gradients_are_wanted_nothing_is_recorded() -> None:
+    """Of the weights, of a piece, or of one before it, which the state remembers."""
+    layer, graphs, x = half("wan", "encoder"), Again(), normal(1, 3, 33, 8, 16)
+    assert torch.equal(whole(layer, x, -3, 4, graphs.stream), whole(layer, x, -3, 4, stream))
+    replays = graphs.replays
+    pieces = list(x.split(4, -3))
+    pieces[2].requires_grad_()
+    expected, found = (torch.cat(list(run(layer, pieces, -3)), -3) for run in (stream, graphs.stream))
+    assert torch.equal(found, expected)
+    wanted, had = (torch.autograd.grad(y.square().sum(), pieces[2])[0] for y in (expected, found))
+    assert torch.equal(had, wanted)
+    assert wanted.abs().max() > 0
+    trained = copy.deepcopy(layer).requires_grad_()
+    assert whole(trained, x, -3, 4, graphs.stream).requires_grad
+    assert graphs.run(trained, x[:, :, :1]).requires_grad
+    assert graphs.replays == replays + 1  # the second of the pieces
+
+
+def test_what_was_recorded_in_inference_mode_serves_elsewhere() -> None:
+    layer, graphs, x = half("wan", "encoder"), Again(), normal(1, 3, 33, 8, 16)
+    with torch.inference_mode():
+        for _ in range(2):
+            whole(layer, x, -3, 4, graphs.stream)
+            graphs.run(layer, x)
+    before = graphs.replays
+    assert torch.equal(whole(layer, x, -3, 4, graphs.stream), whole(layer, x, -3, 4, stream))
+    assert torch.equal(graphs.run(layer, x), layer(x))
+    assert graphs.replays > before
 
 
 def test_other_weights_are_another_layer() -> None:

@@ -34,6 +34,10 @@ TilingOption = Annotated[
     str | None, typer.Option(help="Run tile by tile as published code does, approximately: official, diffusers, ...")
 ]
 
+GraphsOption = Annotated[
+    bool, typer.Option("--graphs", help="Record what comes again as CUDA graphs, which keep memory; for busy hosts.")
+]
+
 BudgetOption = Annotated[
     str | None, typer.Option(help="Memory beside the weights, such as 4GiB, within which to run exactly.")
 ]
@@ -53,6 +57,7 @@ def opened(
     dtype: DtypeOption = None,
     device: DeviceOption = "cpu",
     tiling: TilingOption = None,
+    graphs: GraphsOption = False,
     **further: Any,
 ) -> Any:
     """The VAE that the shared options name, or the one that comes with the package."""
@@ -71,6 +76,7 @@ def opened(
         dtype=dtype,
         device=device,
         tiling=tiling,
+        graphs=graphs,
         **further,
     )
 

@@ -81,8 +81,8 @@ class Graphs:
         self._known: OrderedDict[Key, _Graph] = OrderedDict()
 
     def run(self, layer: Layer, x: Tensor) -> Tensor:
-        """`layer(x)`, in a tensor of its own. Without gradients; with them, or elsewhere than on CUDA, as ever."""
-        if not self._serves(x):
+        """`layer(x)`, in a tensor of its own. As ever where gradients are wanted, and elsewhere than on CUDA."""
+        if not self._serves(x) or _wants_gradients(x, *layer.parameters()):
             return _called(layer, x)
         key = (_identity(layer), _likeness(x))
         graph = self._met(key)
@@ -90,18 +90,20 @@ class Graphs:
             self._meet(key, layer)
             return _called(layer, x)
         if graph.replay is None:
-            graph.x = static = x.clone()
-            _beside(lambda: _called(layer, static), x)
-            graph.replay = self._recorded(lambda: _called(layer, static))
+            with torch.inference_mode(False), torch.no_grad():
+                graph.x = static = x.clone()
+                _beside(lambda: _called(layer, static), x)
+                graph.replay = self._recorded(lambda: _called(layer, static))
         return graph.run(x)
 
     def stream(self, layer: Layer, pieces: Iterable[Tensor], axis: int) -> Iterator[Tensor]:
         """As `stream`. A piece runs by a graph if one like it has come before, in a state like the one that it left."""
         state: State = None
         identity: Key | None = None
+        trained = _wants_gradients(*layer.parameters())
         try:
             for piece in pieces:
-                if not piece.shape[axis] or not self._serves(piece):
+                if not piece.shape[axis] or trained or not self._serves(piece):
                     y, state = layer.step(piece if piece.shape[axis] else None, _own(state), False, axis)
                 else:
                     identity = identity or (_identity(layer), axis)
@@ -114,10 +116,11 @@ class Graphs:
                 state.graph.user = None
 
     def _step(self, layer: Layer, x: Tensor, state: State, axis: int, identity: Key) -> tuple[Tensor | None, State]:
-        if isinstance(state, _Held) and state.graph.user is state and state.likeness == _likeness(x):
+        lies_there = isinstance(state, _Held) and state.graph.user is state
+        if lies_there and state.likeness == _likeness(x) and not _wants_gradients(x):
             return state.graph.run(x), state
         leaves, tree = tree_flatten(_own(state))
-        before = _likenesses(leaves), tree
+        before = None if _wants_gradients(x, *leaves) else _likenesses(leaves), tree
         key = (identity, _likeness(x), *before)
         graph = None if before[0] is None else self._met(key)
         if graph is None:
@@ -130,7 +133,8 @@ class Graphs:
             graph.user.state()
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if graph.replay is None:
-            self._record_step(graph, x, leaves, tree, axis)
+            with torch.inference_mode(False), torch.no_grad():
+                self._record_step(graph, x, leaves, tree, axis)
         for static, tensor in zip(graph.state, tensors, strict=True):
             static.copy_(tensor)
         kept = [_ELSEWHERE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -174,7 +178,7 @@ class Graphs:
             self._known.popitem(last=False)
 
     def _serves(self, x: Tensor) -> bool:
-        return x.is_cuda and not torch.is_grad_enabled() and not torch.cuda.is_current_stream_capturing()
+        return x.is_cuda and not torch.cuda.is_current_stream_capturing()
 
     def _recorded(self, run: Callable[[], Tensor]) -> Replay:
         graph = torch.cuda.CUDAGraph()
@@ -197,6 +201,10 @@ def _called(layer: Layer, x: Tensor) -> Tensor:
 def _own(state: State) -> State:
     """The state in memory of its own."""
     return state.state() if isinstance(state, _Held) else state
+
+
+def _wants_gradients(*values: Any) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in values)
 
 
 def _identity(layer: Layer) -> Key:

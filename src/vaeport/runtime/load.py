@@ -64,7 +64,7 @@ def load(
     encoder_dtype, decoder_dtype
                     the same for one half, such as an encoder in float32 beside a decoder in bfloat16; None: `dtype`
     precision       "high": kernels that sum in another order where there are faster ones; "exact": none of them
-    graphs          images and waveforms of a shape that comes again run by CUDA graphs, which keep that run's memory
+    graphs          what runs at once, or as a piece of a stream, and comes again runs by CUDA graphs, which keep memory
     tiling          "official", "diffusers", ...: run tile by tile as that code does, which is approximate; None: exact
 
     Raises ConfigError, CheckpointError (with KeyMismatchError, CorruptFileError, UnsafePickleError), BlockedError, or
