@@ -56,7 +56,7 @@ class _Held:
     likeness: Any
     tree: TreeSpec
     leaves: list[Any]
-    """of which the tensors are None as long as the graph has them"""
+    """of the state; `_ELSEWHERE` stands for the tensors as long as the graph has them"""
 
     def state(self) -> State:
         """The state in memory of its own; the graph is free then."""
@@ -217,7 +217,7 @@ def _likeness(x: Tensor) -> Key:
 
 
 def _likenesses(leaves: Sequence[Any]) -> Key | None:
-    """What a state is like; None for one that holds what this does not know, or that is not on a device at all."""
+    """What a state is like; None for one that holds what this does not know."""
     if not leaves or not all(isinstance(leaf, (Tensor, *_PLAIN)) for leaf in leaves):
         return None
     # strides are those of a copy in the graph's memory
