@@ -127,7 +127,7 @@ def measure(work: Work, device: str) -> dict[str, Any]:
 
 def _whole(vae: VAE, work: Work, x: Tensor) -> Tensor:
     pieces = vae.decode_pieces if work.half == "decoder" else vae.encode_pieces
-    return vae._run(_layer(vae, work), x, pieces)
+    return vae._run(work.half, _layer(vae, work), x, pieces)
 
 
 def _layer(vae: VAE, work: Work) -> Any:

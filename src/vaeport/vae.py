@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vaeport.configs import AxisRule, LatentContract, VAEArchConfig, VAEConfig
 from vaeport.errors import InputError
 from vaeport.kernels.graphs import Graphs
-from vaeport.kernels.running import running
+from vaeport.kernels.running import fingerprint, running
 from vaeport.layers import (
     SAMPLES,
     TIME,
@@ -33,7 +33,7 @@ from vaeport.layers.layer import Streamed
 from vaeport.runtime.backends import checked_backend
 
 if TYPE_CHECKING:
-    from vaeport.runtime.plan import Plan
+    from vaeport.runtime.plan import Half, Plan
 
 Minimum = list[tuple[str, int]]
 """Least length of each axis, by name."""
@@ -115,7 +115,7 @@ class VAE(nn.Module):
         least = [(a.name, a.least) for a in self.contract.axes]
         self._check(x, self.contract.channels, least, self.half_dtype("encoder"))
         self._require_legal(self.contract.axes, x.shape[2:])
-        posterior = self._posterior(self._run(encoder, x, self.encode_pieces))
+        posterior = self._posterior(self._run("encoder", encoder, x, self.encode_pieces))
         return EncoderOutput(posterior) if return_dict else (posterior,)
 
     @overload
@@ -154,7 +154,7 @@ class VAE(nn.Module):
         decoder = self.decoder_at(timestep, generator)
         least = [(a.name, 1) for a in self.contract.axes]
         self._check(z, self.contract.latent_channels, least, self.half_dtype("decoder"))
-        sample = self._clamped(self._run(decoder, self._raw(z), self.decode_pieces))
+        sample = self._clamped(self._run("decoder", decoder, self._raw(z), self.decode_pieces))
         return DecoderOutput(sample) if return_dict else (sample,)
 
     def decoder_at(self, timestep: float | Tensor | None = None, generator: torch.Generator | None = None) -> Layer:
@@ -181,7 +181,7 @@ class VAE(nn.Module):
         minimum = [(a.name, a.least) for a in self.contract.axes]
         encoder, dtype = self._running("encoder"), self.half_dtype("encoder")
         checked = self._checked(pieces, self.contract.channels, minimum, self.contract.axes, dtype)
-        return map(self._posterior, self._streamed(encoder)(encoder, checked, self._stream_axis()))
+        return map(self._posterior, self._streamed("encoder", encoder)(encoder, checked, self._stream_axis()))
 
     def stream_decode(
         self,
@@ -194,7 +194,9 @@ class VAE(nn.Module):
         decoder, minimum = self.decoder_at(timestep, generator), [(a.name, 1) for a in self.contract.axes]
         dtype = self.half_dtype("decoder")
         checked = self._checked(pieces, self.contract.latent_channels, minimum, (), dtype)
-        return map(self._clamped, self._streamed(decoder)(decoder, map(self._raw, checked), self._stream_axis()))
+        return map(
+            self._clamped, self._streamed("decoder", decoder)(decoder, map(self._raw, checked), self._stream_axis())
+        )
 
     def forward(
         self, x: Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
@@ -305,7 +307,7 @@ class VAE(nn.Module):
         assert isinstance(half, Layer)
         return half
 
-    def _running(self, name: Literal["encoder", "decoder"]) -> Layer:
+    def _running(self, name: Half) -> Layer:
         """A half as it runs where it is, at the config's precision."""
         half = self._half(name)
         first = next(half.parameters())
@@ -318,25 +320,28 @@ class VAE(nn.Module):
             raise InputError("an image VAE has no axis to stream along", fix="use encode and decode")
         return TIME if self.contract.modality == "video" else SAMPLES
 
-    def _run(self, half: Layer, x: Tensor, pieces: tuple[int, int] | None) -> Tensor:
+    def _run(self, name: Half, half: Layer, x: Tensor, pieces: tuple[int, int] | None) -> Tensor:
         if pieces is not None:
-            return run_in_pieces(half, x, self._stream_axis(), *pieces, streamed=self._streamed(half))
-        graphs = self._graphs_of(half)
+            return run_in_pieces(half, x, self._stream_axis(), *pieces, streamed=self._streamed(name, half))
+        graphs = self._graphs_of(name, half)
         if graphs is not None:
             return graphs.run(half, x)
         y: Tensor = half(x)
         return y
 
-    def _streamed(self, half: Layer) -> Streamed:
-        graphs = self._graphs_of(half)
+    def _streamed(self, name: Half, half: Layer) -> Streamed:
+        graphs = self._graphs_of(name, half)
         return stream if graphs is None else graphs.stream
 
-    def _graphs_of(self, half: Layer) -> Graphs | None:
-        """None for what was bound to a time or to noise, which is another layer each time."""
-        if self._graphs is None:
+    def _graphs_of(self, name: Half, half: Layer) -> Graphs | None:
+        """None where hooks watch the layers, and for what was bound to a time or to noise, which changes each time."""
+        if self._graphs is None or fingerprint(half) is None or half is not self._running(name):
             return None
-        ours = [self._running(name) for name in ("encoder", "decoder") if getattr(self, name) is not None]
-        return self._graphs if half in ours else None
+        return self._graphs
+
+    def drop_graphs(self) -> bool:
+        """Let go of recorded CUDA graphs and their memory; whether there were any."""
+        return self._graphs is not None and self._graphs.drop()
 
     def _checked(
         self,

@@ -49,7 +49,7 @@ def test_graphs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert here(*asked, "-o", "plain", cwd=tmp_path).code == 0
     ran = list[int]()
 
-    def recorded(self: Graphs, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def recorded(self: Graphs, run: Callable[[], Tensor], device: object) -> Callable[[], Tensor]:
         ran.append(1)
         return run
 

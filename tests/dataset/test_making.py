@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from tests.dataset.material import contents, pictures
 from vaeport.dataset import Settings, encode_dataset, verify
@@ -68,13 +71,15 @@ def test_a_batch_is_waited_for_when_the_next_has_begun(
     assert order == ["begun", *["begun", "done"] * 3, "done"]
 
 
+@pytest.mark.parametrize("last", [4, 5])
 def test_what_was_encoded_before_a_failure_is_committed(
-    kl: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kl: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
+    """Of the first batch of a shard, or of another."""
     source, pieces = pictures(tmp_path / "src", [(8, 8)] * 6), Batch.pieces
 
     def failing(self: Batch) -> Any:
-        if self.inputs[0].path.name == "05.png":
+        if self.inputs[0].path.name == f"{last:02d}.png":
             raise ZeroDivisionError
         return pieces(self)
 
@@ -85,6 +90,50 @@ def test_what_was_encoded_before_a_failure_is_committed(
     assert list(committed(tmp_path / "out")) == [0, 1]
     assert encoded(kl, source, tmp_path / "out").items == 6
     assert verify(tmp_path / "out").faults == ()
+
+
+class Scarce:
+    """Encodes what is of one sample; says how much of what it made is still held when it is asked again."""
+
+    def __init__(self, vae: VAE, graphs: int = 0) -> None:
+        self.encode, self.made, self.held = vae.encode, list[weakref.ref[Tensor]](), list[int]()
+        self.graphs, self.calls = graphs, 0
+
+    def __call__(self, x: Tensor) -> Any:
+        self.calls += 1
+        self.held.append(sum(one() is not None for one in self.made))
+        if len(x) > 1 or self.graphs:
+            taken = torch.zeros(8)
+            self.made.append(weakref.ref(taken))
+            raise torch.OutOfMemoryError(f"no memory beside {taken.shape}")
+        return self.encode(x)
+
+    def drop(self) -> bool:
+        self.graphs -= 1
+        return self.graphs >= 0
+
+
+def test_a_batch_without_memory_is_encoded_item_by_item(
+    kl: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what the batch had made is not held meanwhile."""
+    source, scarce = pictures(tmp_path / "src", [(8, 8)] * 4), Scarce(kl)
+    encoded(kl, source, tmp_path / "expected")
+    monkeypatch.setattr(kl, "encode", scarce)
+    found = encode_dataset(kl, source, tmp_path / "out", Settings(shard_items=2, batch=2))
+    assert (found.items, found.quarantined, scarce.calls) == (4, 0, 6)
+    assert scarce.held == [0] * 6
+    assert contents(tmp_path / "out").keys() == contents(tmp_path / "expected").keys()
+
+
+def test_graphs_are_let_go_of_before_an_item_is_given_up(
+    kl: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, scarce = pictures(tmp_path / "src", [(8, 8)] * 2), Scarce(kl, graphs=1)
+    monkeypatch.setattr(kl, "encode", scarce)
+    monkeypatch.setattr(kl, "drop_graphs", scarce.drop)
+    found = encoded(kl, source, tmp_path / "out")
+    assert (found.items, found.quarantined, scarce.calls) == (2, 0, 3)
 
 
 def test_a_failure_to_write_ends_the_run(kl: VAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

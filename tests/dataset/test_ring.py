@@ -83,6 +83,20 @@ def test_many_small_ones_do_not_fill_the_line() -> None:
             assert torch.equal(reader.take(writer.put(numbered(n, 3))), numbered(n, 3))
 
 
+def test_memory_that_is_not_needed_stays_untouched() -> None:
+    with ends(1000) as (writer, reader, _, _):
+        for n in range(20):
+            reader.take(writer.put(numbered(n, 30)))
+        assert os.fstat(reader.memory).st_size == 30
+
+
+def test_what_came_is_taken_though_its_writer_is_gone() -> None:
+    with ends(100) as (writer, reader, here, _):
+        array = writer.put(numbered(0, 80))
+        here.close()
+        assert torch.equal(reader.take(array), numbered(0, 80))
+
+
 def test_room_for_a_large_one_is_given_back() -> None:
     with ends(100) as (writer, reader, _, _):
         reader.take(writer.put(numbered(0, 5000)))

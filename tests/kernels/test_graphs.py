@@ -26,7 +26,7 @@ class Again(Graphs):
     def _serves(self, x: Tensor) -> bool:
         return True
 
-    def _recorded(self, run: Callable[[], Tensor]) -> Replay:
+    def _recorded(self, run: Callable[[], Tensor], device: torch.device) -> Replay:
         self.recordings += 1
 
         def replay() -> Tensor:
@@ -149,6 +149,54 @@ def test_other_weights_are_another_layer() -> None:
     for parameter in layer.parameters():
         parameter.mul_(1.01)
     assert torch.equal(whole(layer, x, -3, 4, graphs.stream), whole(layer, x, -3, 4, stream))
+
+
+class Scarce(Again):
+    """There is memory for so many recordings."""
+
+    room = 1
+
+    def _recorded(self, run: Callable[[], Tensor], device: torch.device) -> Replay:
+        if self.recordings == self.room:
+            raise torch.OutOfMemoryError
+        return super()._recorded(run, device)
+
+
+def test_where_memory_does_not_suffice_it_runs_as_ever() -> None:
+    """And asks for it once; what others had is free again."""
+    layer, graphs = half("wan", "encoder"), Scarce()
+    small, large = normal(1, 3, 33, 8, 16), normal(1, 3, 33, 16, 16)
+    whole(layer, small, -3, 4, graphs.stream)
+    assert [graph.replay is not None for graph in graphs._known.values()] == [True]
+    for _ in range(2):
+        assert torch.equal(whole(layer, large, -3, 4, graphs.stream), whole(layer, large, -3, 4, stream))
+    assert [graph.replay is not None for graph in graphs._known.values()] == [False]
+    assert not graphs.drop()
+    for _ in range(2):
+        assert torch.equal(graphs.run(layer, large), layer(large))
+
+
+def test_weights_are_not_copied() -> None:
+    layer, graphs, x = half("wan", "encoder"), Again(), normal(1, 3, 33, 8, 16)
+    whole(layer, x, -3, 4, graphs.stream)
+    (graph,) = graphs._known.values()
+    weights = sum(parameter.numel() for parameter in layer.parameters())
+    assert 0 < sum(tensor.numel() for tensor in graph.state) < weights / 2
+    assert graphs.drop()
+
+
+def test_what_is_watched_runs_as_it_is_written() -> None:
+    vae = copy.deepcopy(native("wan"))
+    vae._graphs, calls = Again(), list[int]()
+    x = media("wan", (1, 3, 25, *PIXELS["wan"]))
+    for parameter in vae.parameters():
+        parameter.requires_grad_(False)
+    vae.encode(x)
+    assert vae.drop_graphs()
+    vae.encoder.conv_in.register_forward_pre_hook(lambda *_: calls.append(1))
+    vae.encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    vae.encode(x)
+    assert not vae._graphs._known
 
 
 class Swapped(Identity):

@@ -87,6 +87,7 @@ class Encoding:
 
     def _begun(self, batch: list[Opened]) -> Finish:
         """Has the device encode a batch; the outcomes, once it has, or if it fails, those of each item alone."""
+        held = all(one.whole for one in batch)
         while True:
             try:
                 records = self._run(batch)
@@ -94,20 +95,25 @@ class Encoding:
             except ReaderLostError as lost:  # of an item alone: those of a batch are held whole
                 batch[0].again(lost)
                 batch[0].prefetch(1)
+                continue
             except (InputError, MediaError) as error:
-                return self._apart(batch, error)
+                failure: VaeportError = error
             except (MemoryError, RuntimeError) as error:
                 if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
                     raise
-                fix = "take less of it by --size and --frames, another --dtype, or another device"
-                what = "encoding it takes more memory than there is"
-                return self._apart(batch, InputError(what, where=batch[0].item.place, fix=fix))
+                fix = "take less of it by --size and --frames, leave out --graphs, or use another --dtype or device"
+                failure = InputError("encoding it takes more memory than there is", where=batch[0].item.place, fix=fix)
+                if held and self.vae.drop_graphs():
+                    continue
+            # not where it was caught: what failed would be held, with all that it had made
+            return self._apart(batch, failure.with_traceback(None))
 
         def finish() -> list[Outcome]:
             try:
                 return list(records())
             except InputError as error:
-                return self._apart(batch, error)()
+                failure = error
+            return self._apart(batch, failure.with_traceback(None))()
 
         return finish
 
@@ -146,7 +152,9 @@ class Encoding:
                 if not finite:
                     fix = "encode in float32 or bfloat16, and check the checkpoint"
                     raise InputError("the latents are not finite", where=one.item.place, found=f"in {z.dtype}", fix=fix)
-                yield Record(one.item, z.contiguous(), source, head.original if head else None, seed, notes)
+                # a file's latents wait for each other, and pinned memory is scarce
+                z = z.clone() if z.is_pinned() else z.contiguous()
+                yield Record(one.item, z, source, head.original if head else None, seed, notes)
 
         return records
 

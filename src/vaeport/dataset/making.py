@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -43,16 +45,35 @@ def make_shards(job: Job, shards: Sequence[int], items: Iterator[Opened], done: 
 
 def _encode(job: Job, shards: Sequence[int], items: Iterator[Opened], making: Callable[[Job, int], _Making]) -> None:
     """A batch is waited for when the next has begun, which may be of the next shard."""
-    encoding, before = Encoding(job.vae, job.settings), list[Step]()
+    encoding, before = Encoding(job.vae, job.settings), deque[Step]()
+
+    def settle() -> None:
+        while before:
+            before.popleft()()
+
     for shard in shards:
-        one = making(job, shard)
-        for finish in encoding.begun(islice(items, len(job.items_of(shard)))):
-            for step in before:
-                step()
-            before = [partial(one.take, finish)]
+        with _in_any_case(settle):
+            one = making(job, shard)
+        begun = encoding.begun(islice(items, len(job.items_of(shard))))
+        while True:
+            with _in_any_case(settle):
+                finish = next(begun, None)
+            if finish is None:
+                break
+            settle()
+            before.append(partial(one.take, finish))
         before.append(one.end)
-    for step in before:
-        step()
+    settle()
+
+
+@contextmanager
+def _in_any_case(settle: Step) -> Iterator[None]:
+    """What was begun before is settled although this failed."""
+    try:
+        yield
+    except Exception:
+        settle()
+        raise
 
 
 class _Making:

@@ -61,9 +61,11 @@ def serve(read: Callable[[Item], Iterable[Part]], line: Connection) -> None:
     torch.set_num_threads(1)
     try:
         with socket.socket(fileno=os.dup(line.fileno())) as stream:
-            (memory,) = socket.recv_fds(stream, 1, 1)[1]
+            memory = socket.recv_fds(stream, 1, 1)[1]
+        if not memory:
+            return
         line.send(True)
-        ring = RingWriter(memory, line)
+        ring = RingWriter(memory[0], line)
         while True:
             item = line.recv()
             if isinstance(item, int):

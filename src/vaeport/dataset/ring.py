@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from threading import Lock
@@ -50,8 +51,10 @@ class RingWriter:
         content = tensor.contiguous().numpy().reshape(-1).view("u1").data
         while self._used and self._used + len(content) > self._room:
             self.read(self._line.recv())
+        if not self._used:
+            self._at = 0  # memory that was never needed stays untouched
         if not self._used and (len(content) > self._room or self._room > self._usual):
-            self._at, self._room = 0, max(self._usual, len(content))
+            self._room = max(self._usual, len(content))
             os.ftruncate(self._memory, 0)  # what one large tensor took is not kept for all others
         array = Array(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), self._at, self._room)
         try:
@@ -85,7 +88,8 @@ class RingReader:
                     if not got:
                         raise EOFError
                     start, part = start + got, part[got:]
-        self._line.send(len(content))
+        with suppress(OSError):  # who wrote it is gone, but it is here; what does not come is seen later
+            self._line.send(len(content))
         return tensor
 
     def close(self) -> None:

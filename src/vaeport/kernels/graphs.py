@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from vaeport.layers import Layer
@@ -32,6 +33,7 @@ class _Graph:
 
     x, state    where its input and, in a stream, the tensors of its state lie; the state is replaced by the next one
     user        the stream whose state lies there
+    too_large   there was no memory to record it
     """
 
     layer: Layer
@@ -39,6 +41,7 @@ class _Graph:
     x: Tensor | None = None
     state: Sequence[Tensor] = ()
     user: _Held | None = None
+    too_large: bool = False
 
     def run(self, x: Tensor) -> Tensor:
         """A copy of what it makes of x."""
@@ -89,12 +92,15 @@ class Graphs:
         if graph is None:
             self._meet(key, layer)
             return _called(layer, x)
-        if graph.replay is None:
-            with torch.inference_mode(False), torch.no_grad():
-                graph.x = static = x.clone()
-                _beside(lambda: _called(layer, static), x)
-                graph.replay = self._recorded(lambda: _called(layer, static))
+        if not self._ready(graph, lambda: self._record(graph, x)):
+            return _called(layer, x)
         return graph.run(x)
+
+    def drop(self) -> bool:
+        """Let go of all graphs and their memory; whether any was recorded."""
+        recorded = any(graph.replay is not None for graph in self._known.values())
+        self._known.clear()
+        return recorded
 
     def stream(self, layer: Layer, pieces: Iterable[Tensor], axis: int) -> Iterator[Tensor]:
         """As `stream`. A piece runs by a graph if one like it has come before, in a state like the one that it left."""
@@ -123,36 +129,49 @@ class Graphs:
         before = None if _wants_gradients(x, *leaves) else _likenesses(leaves), tree
         key = (identity, _likeness(x), *before)
         graph = None if before[0] is None else self._met(key)
-        if graph is None:
+        if graph is None or not self._ready(graph, lambda: self._record_step(graph, x, leaves, tree, axis)):
             y, after = layer.step(x, tree_unflatten(leaves, tree), False, axis)
             left, shape = tree_flatten(after)
-            if before[0] is not None and y is not None and (_likenesses(left), shape) == before:
+            if graph is None and before[0] is not None and y is not None and (_likenesses(left), shape) == before:
                 self._meet(key, layer)
             return y, after
         if graph.user is not None:
             graph.user.state()
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        if graph.replay is None:
-            with torch.inference_mode(False), torch.no_grad():
-                self._record_step(graph, x, leaves, tree, axis)
-        for static, tensor in zip(graph.state, tensors, strict=True):
+        for static, tensor in zip(graph.state, filter(_moves, leaves), strict=True):
             static.copy_(tensor)
-        kept = [_ELSEWHERE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        kept = [_ELSEWHERE if _moves(leaf) else leaf for leaf in leaves]
         graph.user = _Held(graph, _likeness(x), tree, kept)
         return graph.run(x), graph.user
 
+    def _ready(self, graph: _Graph, record: Callable[[], None]) -> bool:
+        """Whether it is recorded, now if need be; where memory does not suffice, all others are given up."""
+        if graph.replay is None and not graph.too_large:
+            try:
+                with torch.inference_mode(False), torch.no_grad():
+                    record()
+            except torch.OutOfMemoryError:
+                graph.too_large, graph.x, graph.state = True, None, ()
+            if graph.too_large:
+                self._known = OrderedDict((key, other) for key, other in self._known.items() if other.replay is None)
+        return graph.replay is not None
+
+    def _record(self, graph: _Graph, x: Tensor) -> None:
+        layer, static = graph.layer, x.clone()
+        _beside(lambda: _called(layer, static), x)
+        graph.x, graph.replay = static, self._recorded(lambda: _called(layer, static), x.device)
+
     def _record_step(self, graph: _Graph, x: Tensor, leaves: list[Any], tree: TreeSpec, axis: int) -> None:
-        layer, graph.x = graph.layer, x.clone()
-        static, own = graph.x, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        graph.state = tensors = [leaf for leaf in own if isinstance(leaf, Tensor)]
-        spare = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        layer, static = graph.layer, x.clone()
+        own, spare = ([leaf.clone() if _moves(leaf) else leaf for leaf in leaves] for _ in range(2))
+        graph.x, graph.state = static, [leaf for leaf in own if _moves(leaf)]
+        tensors = graph.state
         _beside(lambda: layer.step(static, tree_unflatten(spare, tree), False, axis), x)
         places = {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
         def run() -> Tensor:
             y, after = layer.step(static, tree_unflatten(own, tree), False, axis)
             assert y is not None
-            left = [leaf for leaf in tree_flatten(after)[0] if isinstance(leaf, Tensor)]
+            left = [leaf for leaf in tree_flatten(after)[0] if _moves(leaf)]
             # what the step left in the memory of the old state may lie where another tensor of it goes
             moved = [
                 (old, new.clone() if new.untyped_storage().data_ptr() in places else new)
@@ -164,7 +183,7 @@ class Graphs:
                 old.copy_(new)
             return y
 
-        graph.replay = self._recorded(run)
+        graph.replay = self._recorded(run, x.device)
 
     def _met(self, key: Key) -> _Graph | None:
         if key in self._known:
@@ -178,12 +197,16 @@ class Graphs:
             self._known.popitem(last=False)
 
     def _serves(self, x: Tensor) -> bool:
-        return x.is_cuda and not torch.cuda.is_current_stream_capturing()
+        return x.is_cuda and not torch.cuda.is_current_stream_capturing() and not torch.is_autocast_enabled("cuda")
 
-    def _recorded(self, run: Callable[[], Tensor]) -> Replay:
+    def _recorded(self, run: Callable[[], Tensor], device: torch.device) -> Replay:
         graph = torch.cuda.CUDAGraph()
-        # other threads pin memory meanwhile, which concerns this stream in nothing
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        side = torch.cuda.Stream(device)
+        with (
+            torch.cuda.device(device),
+            torch.cuda.stream(torch.cuda.current_stream(device)),  # again in use even if the recording fails to end
+            torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"),  # other threads pin memory
+        ):
             y = run()
 
         def replay() -> Tensor:
@@ -208,8 +231,13 @@ def _wants_gradients(*values: Any) -> bool:
 
 
 def _identity(layer: Layer) -> Key:
-    weights = tuple((p.data_ptr(), p._version) for p in layer.parameters() if not p.is_inference())
+    weights = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in layer.parameters())
     return id(layer), weights
+
+
+def _moves(leaf: Any) -> bool:
+    """Whether it is a tensor that another piece leaves another of; a weight stays."""
+    return isinstance(leaf, Tensor) and not isinstance(leaf, Parameter)
 
 
 def _likeness(x: Tensor) -> Key:
@@ -220,9 +248,11 @@ def _likenesses(leaves: Sequence[Any]) -> Key | None:
     """What a state is like; None for one that holds what this does not know."""
     if not leaves or not all(isinstance(leaf, (Tensor, *_PLAIN)) for leaf in leaves):
         return None
-    # strides are those of a copy in the graph's memory
     return tuple(
-        (tuple(leaf.shape), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else (type(leaf), leaf)
+        # its strides are those of a copy in the graph's memory
+        (tuple(leaf.shape), leaf.dtype, leaf.device)
+        if _moves(leaf)
+        else (type(leaf), leaf.data_ptr() if isinstance(leaf, Tensor) else leaf)
         for leaf in leaves
     )
 

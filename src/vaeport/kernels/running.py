@@ -26,7 +26,7 @@ def running(half: Layer, device: torch.device, dtype: torch.dtype, precision: Pr
     way = "plain" if precision == "exact" or torch.compiler.is_compiling() else way_of(device, dtype)
     if way == "plain":
         return half
-    seen = _fingerprint(half)
+    seen = fingerprint(half)
     if seen is None:
         return half
     known = _KNOWN.setdefault(half, {})
@@ -65,7 +65,7 @@ def _lacks(module: str) -> bool:
     return lacking
 
 
-def _fingerprint(half: Layer) -> tuple[int, ...] | None:
+def fingerprint(half: Layer) -> tuple[int, ...] | None:
     """Identities of all layers and parameters; None where the tree has to run as it is."""
     found: list[int] = []
     for module in half.modules():

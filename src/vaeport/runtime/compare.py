@@ -57,7 +57,7 @@ def compare(vae: VAE, x: Tensor, half: Half, plan: Plan) -> Iterator[Difference]
     for name in tiling_names(ModelRegistry.find_class(type(vae)).name, vae.arch):
         ours = tiled(vae, name)
         try:
-            y = ours._run(ours.decoder_at() if half == "decoder" else ours._running("encoder"), x, None)
+            y = ours._run(half, ours.decoder_at() if half == "decoder" else ours._running("encoder"), x, None)
         except InputError as error:
             yield Difference(name, refused=error.what)
             continue
