@@ -180,13 +180,18 @@ def seconds(runs: Runs, device: torch.device, repeats: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
-            _wait(device)
-            start = time.perf_counter()
-            run()
-            _wait(device)
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(seconds_of(run, device)[1])
     found = {name: statistics.median(times[1:]) for name, times in taken.items()}
     return {name: round(value, 4) for name, value in (found | {"ratio": found["file"] / found["device"]}).items()}
+
+
+def seconds_of(run: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """What it gives, and how long it takes until the device is done."""
+    _wait(device)
+    start = time.perf_counter()
+    made = run()
+    _wait(device)
+    return made, time.perf_counter() - start
 
 
 def _wait(device: torch.device) -> None:
