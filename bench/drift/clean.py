@@ -201,10 +201,10 @@ def one_by_one(vae: VAE, half: str) -> None:
     """A half runs one sample after the other."""
     inner = vae._run.__func__  # type: ignore[attr-defined]
 
-    def _run(self: VAE, layer: Any, x: Tensor, pieces: Any) -> Tensor:
-        if (layer is self.encoder) != (half == "encoder"):
-            return inner(self, layer, x, pieces)
-        return torch.cat([inner(self, layer, part, pieces) for part in x.split(1)])
+    def _run(self: VAE, name: str, layer: Any, x: Tensor, pieces: Any) -> Tensor:
+        if name != half:
+            return inner(self, name, layer, x, pieces)
+        return torch.cat([inner(self, name, layer, part, pieces) for part in x.split(1)])
 
     method(vae, "_run", _run)
 

@@ -156,10 +156,10 @@ def around(vae: VAE, half: str, before: Callable[[Tensor], Tensor] = same, after
     """Changes what goes into one half, or what comes out of it."""
     inner = vae._run.__func__  # type: ignore[attr-defined]
 
-    def _run(self: VAE, layer: Layer, x: Tensor, pieces: tuple[int, int] | None) -> Tensor:
-        if (layer is self.encoder) != (half == "encoder"):
-            return inner(self, layer, x, pieces)
-        return after(inner(self, layer, before(x), pieces))
+    def _run(self: VAE, name: str, layer: Layer, x: Tensor, pieces: tuple[int, int] | None) -> Tensor:
+        if name != half:
+            return inner(self, name, layer, x, pieces)
+        return after(inner(self, name, layer, before(x), pieces))
 
     method(vae, "_run", _run)
 
