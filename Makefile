@@ -10,7 +10,7 @@ PY   := $(VENV)/bin/python
 # Named after what is installed and where: a changed pyproject.toml, constraint or folder installs again.
 READY := $(VENV)/.ready-$(shell { echo '$(CURDIR)'; cat pyproject.toml constraints.txt; } | cksum | cut -d' ' -f1)
 
-# Large tensors come and go, and clearing their small pages takes a quarter of the time of float64 runs (glibc 2.35 on).
+# Large tensors come and go, and clearing their small pages takes a third of the time of float64 runs (glibc 2.35 on).
 test test-all: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 
 .PHONY: help demo test test-all browser package bench mutate lint format setup clean

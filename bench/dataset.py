@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -57,7 +57,7 @@ def source(folder: Path, items: int, model: Model, shape: tuple[int, int, int]) 
             read.append(read_image(file))
             continue
         with VideoWriter(file, rate=Fraction(24), width=width, height=height) as video:
-            video.write(torch.stack([frame for _, frame in zip(range(length), camera, strict=False)]))
+            video.write(torch.stack(list(islice(camera, length))))
         with VideoReader(file) as reader:
             read.append(torch.stack(list(reader)))
     for n in range(different, items):
@@ -68,13 +68,6 @@ def source(folder: Path, items: int, model: Model, shape: tuple[int, int, int]) 
 def bare(vae: VAE, media: Iterable[Tensor]) -> list[Tensor]:
     """The latents of batches that lie on the device, in host memory in the end."""
     return [z.cpu() for x in [vae.encode(x).latent_dist.mode() for x in media] for z in x]
-
-
-def batched(items: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """Lists of so many, the last of what is left."""
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part
 
 
 def clock(times: list[float]) -> Callable[[int, int], None]:
@@ -116,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # each different batch once: the same ones come again and again
         held: dict[tuple[int, ...], Tensor] = {}
         media = []
-        for part in batched(pixels, options.batch):
+        for first in range(0, options.items, options.batch):
+            part = pixels[first : first + options.batch]
             key = tuple(map(id, part))
             if key not in held:
                 held[key] = torch.stack([to_model(p.to(options.device), dtype=dtype) for p in part])

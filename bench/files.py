@@ -20,7 +20,6 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -33,6 +32,7 @@ from torch import Tensor
 
 from bench import report
 from bench.drawn import drawn
+from bench.timing import seconds_of
 from bench.work import QUICK_WAN, WAN
 from vaeport.errors import VaeportError
 from vaeport.media import LatentHeader, Source, VideoReader, VideoWriter, read_latents, write_latents
@@ -183,20 +183,6 @@ def seconds(runs: Runs, device: torch.device, repeats: int) -> dict[str, float]:
             taken[name].append(seconds_of(run, device)[1])
     found = {name: statistics.median(times[1:]) for name, times in taken.items()}
     return {name: round(value, 4) for name, value in (found | {"ratio": found["file"] / found["device"]}).items()}
-
-
-def seconds_of(run: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """What it gives, and how long it takes until the device is done."""
-    _wait(device)
-    start = time.perf_counter()
-    made = run()
-    _wait(device)
-    return made, time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

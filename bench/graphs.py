@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bench import report
 from bench.drawn import drawn
-from bench.files import seconds_of
+from bench.timing import seconds_of
 from bench.work import QUICK_WAN, QUICK_WAN22, WAN, WAN22, Model
 from vaeport.kernels.graphs import Graphs
 

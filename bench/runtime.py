@@ -24,6 +24,7 @@ from torch import Tensor
 from bench import report
 from bench.drawn import drawn
 from bench.memory import peak_growth
+from bench.timing import seconds_of
 from bench.work import HUNYUAN, KL, LTX2, OOBLECK, QUICK_KL, QUICK_WAN, WAN, Model
 from vaeport.errors import VaeportError
 from vaeport.runtime.plan import GIB, Kind, Plan
@@ -184,16 +185,7 @@ def _relative(y: Tensor, truth: Tensor) -> float:
 
 def _seconds(run: Callable[[], Any], device: str) -> float:
     """The shorter of two runs."""
-    found = []
-    for _ in range(2):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return min(found)
+    return min(seconds_of(run, device)[1] for _ in range(2))
 
 
 def rows(works: Sequence[Work], device: str) -> Iterator[dict[str, Any]]:

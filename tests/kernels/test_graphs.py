@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -202,11 +203,10 @@ def test_what_is_watched_runs_as_it_is_written() -> None:
 class Swapped(Identity):
     """Its state is two tensors of one memory, which change places with every piece."""
 
-    def step(self, x: Tensor | None, state: object, last: bool, axis: int) -> tuple[Tensor | None, object]:
+    def step(self, x: Tensor | None, state: Any, last: bool, axis: int) -> tuple[Tensor | None, Any]:
         if x is None:
             return None, state
-        both = torch.arange(2.0) if state is None else None
-        a, b = (both[:1], both[1:]) if both is not None else state  # type: ignore[misc]
+        a, b = torch.arange(2.0).split(1) if state is None else state
         return x + a, (b, a)
 
 

@@ -1,6 +1,6 @@
 """Reader processes: files are read outside the process that encodes, so that one that hangs or dies can be replaced.
 
-A reader takes one item at a time and sends its parts over a socket, on which it waits until they are wanted. A watchdog
+A reader takes one item at a time and sends its parts, ahead of who wants them as far as the `ring` has room. A watchdog
 kills a reader of which nothing came for too long while it was waited for.
 """
 
